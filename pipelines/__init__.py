@@ -1,0 +1,1 @@
+"""Beam pipelines that build a corpus: from public data to filtered and unfiltered token shards."""

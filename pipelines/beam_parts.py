@@ -1,0 +1,90 @@
+"""The few Beam idioms that the stages share: work on parts without a shuffle, and packed `bytes` for what must travel.
+
+Values that cross a shuffle are plain `bytes`, one per bundle and partition: numpy rows back to back. Text never travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+_FLUSH_BYTES = 64 << 20
+
+
+class Worker(Protocol):
+    """A picklable description of the work on one element. `start` builds what is costly, once per worker thread."""
+
+    def start(self) -> Callable[[Any], Iterable[Any] | None]: ...
+
+
+class Each(beam.DoFn):
+    """Calls a Worker on every element."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def setup(self) -> None:
+        self._work = self._worker.start()
+
+    def process(self, element: Any) -> Iterable[Any]:
+        return self._work(element) or ()
+
+
+def spread(pipeline: beam.Pipeline, label: str, elements: Sequence[Any]) -> beam.PCollection:
+    """A PCollection of `elements`, each free to go to any worker."""
+    created = pipeline | f"{label}/List" >> beam.Create(elements, reshuffle=False)
+    return created | f"{label}/Spread" >> beam.Reshuffle()
+
+
+class Scatter(beam.DoFn):
+    """Packs what a Worker yields, (int64 keys [n], structured rows [n]), into one bytes value per bundle and key."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def setup(self) -> None:
+        self._work = self._worker.start()
+
+    def start_bundle(self) -> None:
+        self._held: list[tuple[np.ndarray, np.ndarray]] = []
+        self._size = 0
+
+    def process(self, element: Any) -> Iterator[tuple[int, bytes]]:
+        for keys, rows in self._work(element) or ():
+            if len(rows):
+                self._held.append((keys, rows))
+                self._size += rows.nbytes
+            if self._size >= _FLUSH_BYTES:
+                yield from self._flush()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for item in self._flush():
+            yield WindowedValue(item, window.max_timestamp(), (window,))
+
+    def _flush(self) -> Iterator[tuple[int, bytes]]:
+        held, self._held, self._size = self._held, [], 0
+        if held:
+            keys = np.concatenate([keys for keys, _ in held])
+            rows = np.concatenate([rows for _, rows in held])
+            yield from packed(keys, rows)
+
+
+def packed(keys: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """(key, bytes of its rows) for every key, in key order; rows of a key keep their order."""
+    order = np.argsort(keys, kind="stable")
+    keys, rows = keys[order], rows[order]
+    cuts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    for start, stop in zip(np.r_[0, cuts], np.r_[cuts, len(keys)], strict=True):
+        yield int(keys[start]), rows[start:stop].tobytes()
+
+
+def unpacked(values: Iterable[bytes], dtype: np.dtype, order: Sequence[str]) -> np.ndarray:
+    """The rows of all values, sorted by the fields in `order`: no arrival order survives a shuffle."""
+    rows = np.frombuffer(b"".join(values), dtype)
+    return rows[np.lexsort([rows[name] for name in reversed(order)])]

@@ -1,0 +1,276 @@
+"""THE build: from public text to filtered and unfiltered token shards, with every record accounted for.
+
+    plan      inputs -> tasks, fixed before anything runs
+    extract   records -> documents/ and rejects/
+    cluster   hashes -> clusters/: exact, near, repeated paragraphs
+    fit       a sample without duplicates and without held-out text -> models/
+    annotate  documents + clusters + models -> signals/
+    select    signals + clusters -> decisions/<variant>/
+    tokenize  signals + decisions -> tokens/<variant>/
+    report    statistics of every part, the proof that counts add up, the page, manifest.json last
+
+Each stage asks which of its parts stand under their present key and redoes the others: nothing else decides what runs.
+Whoever sees manifest.json sees a complete run.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+import fsspec
+
+from pipelines import annotate, cluster, extract, fit, models, packages, select, tokenize
+from pipelines.beam_parts import Each, spread
+from pipelines.conservation import Accounts, account
+from pipelines.engine import Engine, Progress, run
+from pipelines.errors import UserError
+from pipelines.index import write_index
+from pipelines.manifest import prune, write_manifest
+from pipelines.parts import Part, list_parts, task_record
+from pipelines.plan import Plan, make_plan
+from pipelines.recipe import Recipe, resolved
+from pipelines.report import statistics, write_report
+from pipelines.store import Store
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Timing:
+    """One stage of one build, for runs.jsonl: outside all hashes."""
+
+    stage: str
+    redone: int
+    total: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(slots=True)
+class _Build:
+    """What the stages of one build share."""
+
+    store: Store
+    recipe: Recipe
+    engine: Engine
+    say: Say
+    timings: list[Timing] = field(default_factory=list)
+
+    def stage(
+        self, name: str, redo: int, total: int, wire: Callable[[beam.Pipeline], Any], done: Callable[[], int]
+    ) -> None:
+        """Runs one stage's job if any of its parts is stale."""
+        with self.timed(name, redo, total):
+            if redo:
+                run(self.engine, name, wire, Progress(name, redo, done))
+
+    @contextmanager
+    def timed(self, name: str, redo: int, total: int) -> Iterator[None]:
+        wall, cpu = time.monotonic(), _cpu()
+        yield
+        timing = Timing(name, redo, total, round(time.monotonic() - wall, 3), round(_cpu() - cpu, 3))
+        self.timings.append(timing)
+        self.say(f"{name:<10} {redo} of {total} redone, {timing.seconds:.1f} s")
+
+
+def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say = print) -> Accounts:
+    """Builds `recipe` (relative paths start from `base`) into `run_folder`; returns the accounts that were proven.
+
+    Errors: UserError before anything runs for what the user can mend; CheckError when counts do not add up.
+    """
+    language_model = packages.language_model().read_bytes()
+    given = _given_tokenizer(recipe, base)
+    for variant in recipe.variants:
+        select.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
+    store = Store(run_folder)
+    with store.lock():
+        _belongs(store, recipe)
+        store.sweep()
+        plan = make_plan(recipe, base)
+        store.remove("manifest.json")
+        store.publish_json("recipe.json", resolved(recipe))
+        store.publish_json("plan.json", plan.to_json())
+        job = _Build(store, recipe, engine, say)
+
+        parts = _extract(job, plan)
+        _cluster(job, parts)
+        _fit(job, parts, language_model, given)
+        _annotate(job, parts)
+        _select(job, parts)
+        _tokenize(job, parts)
+        _statistics(job, parts)
+
+        with job.timed("report", 1, 1):
+            accounts = account(store, recipe, plan, parts)
+            write_index(store, parts)
+            write_report(store, recipe, parts, accounts)
+            manifest = write_manifest(store, recipe, plan, parts, accounts)
+            prune(store, manifest)
+        _log(store, engine, job.timings)
+    return accounts
+
+
+def _extract(job: _Build, plan: Plan) -> tuple[Part, ...]:
+    store, recipe = job.store, job.recipe
+    stale = extract.stale_tasks(store, plan, recipe)
+    for task in stale:
+        store.begin(task_record(task))
+    job.stage(
+        "extract",
+        len(stale),
+        len(plan.tasks),
+        lambda pipeline: extract.wire(pipeline, store, recipe, stale),
+        lambda: sum(store.sidecar(task_record(task)) is not None for task in stale),
+    )
+    return list_parts(store, plan)
+
+
+def _cluster(job: _Build, parts: tuple[Part, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    key = cluster.cluster_key(store, recipe, parts)
+    fresh = all(store.is_finished(part.path("clusters"), key) for part in parts)
+    job.stage(
+        "cluster",
+        0 if fresh else len(parts),
+        len(parts),
+        lambda pipeline: cluster.wire(pipeline, store, recipe, parts, key),
+        lambda: sum(store.is_finished(part.path("clusters"), key) for part in parts),
+    )
+
+
+def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None) -> None:
+    store, recipe = job.store, job.recipe
+    stale = fit.stale_samples(store, recipe, parts)
+    job.stage(
+        "sample",
+        len(stale),
+        len(parts),
+        lambda pipeline: fit.wire(pipeline, store, recipe, stale),
+        lambda: sum(store.is_finished(part.path("samples"), key) for part, _, key in stale),
+    )
+    with job.timed("fit", 1, 1):
+        fit.fit_models(store, recipe, parts, language_model, given)
+
+
+def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    model_hashes = models.hashes(store)
+    keyed = [(part, annotate.part_key(store, recipe, part, model_hashes)) for part in parts]
+    stale = [(part, key) for part, key in keyed if not store.is_finished(part.path("signals"), key)]
+    job.stage(
+        "annotate",
+        len(stale),
+        len(parts),
+        lambda pipeline: annotate.wire(pipeline, store, recipe, stale),
+        lambda: sum(store.is_finished(part.path("signals"), key) for part, key in stale),
+    )
+
+
+def _select(job: _Build, parts: tuple[Part, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    keys = select.variant_keys(store, recipe, parts)
+    stale = [
+        name
+        for name, key in keys.items()
+        if not all(store.is_finished(part.decisions(name), key) for part in parts) or not _solved(store, recipe, name)
+    ]
+    settings = select.Settings.of(recipe, stale)
+    job.stage(
+        "select",
+        len(stale) * len(parts),
+        len(keys) * len(parts),
+        lambda pipeline: select.wire(pipeline, store, settings, parts, keys),
+        lambda: sum(store.is_finished(part.decisions(name), keys[name]) for name in stale for part in parts),
+    )
+
+
+def _solved(store: Store, recipe: Recipe, variant: str) -> bool:
+    groups = set(select.VariantSettings.of(recipe, variant).draws.values())
+    return all(store.exists(f"decisions/{variant}/resolved-{group}.json") for group in groups)
+
+
+def _tokenize(job: _Build, parts: tuple[Part, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    tokenizer = models.load(store).tokenizer
+    vocabulary = tokenize.Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)
+    stale = tokenize.stale_shards(store, recipe, parts, vocabulary)
+    job.stage(
+        "tokenize",
+        len(stale),
+        len(recipe.sources) * recipe.tokens.shards,
+        lambda pipeline: tokenize.wire(pipeline, store, stale, vocabulary),
+        lambda: sum(
+            store.is_finished(f"tokens/{variant}/{shard.prefix(tokenize.SPLITS[-1])}.idx", key)
+            for shard in stale
+            for variant, key in shard.keys[-1:]
+        ),
+    )
+    tokenize.write_blend(store, recipe)
+
+
+def _statistics(job: _Build, parts: tuple[Part, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    keyed = [(part, statistics.statistics_key(store, recipe, part)) for part in parts]
+    stale = [(part, key) for part, key in keyed if not store.is_finished(statistics.statistics_path(part), key)]
+    worker = statistics.StatisticsWorker(store, tuple(sorted(recipe.variants)), recipe.seed)
+    job.stage(
+        "statistics",
+        len(stale),
+        len(parts),
+        lambda pipeline: spread(pipeline, "Parts", stale) | beam.ParDo(Each(worker)),
+        lambda: sum(store.is_finished(statistics.statistics_path(part), key) for part, key in stale),
+    )
+
+
+# -- around the stages ------------------------------------------------------------------------------------------------------
+
+
+def _belongs(store: Store, recipe: Recipe) -> None:
+    """A run directory belongs to one recipe name and seed; everything else may be edited and rebuilt."""
+    if not store.exists("recipe.json"):
+        return
+    found = store.read_json("recipe.json")
+    for field_name, value in (("name", recipe.name), ("seed", recipe.seed)):
+        if found.get(field_name) != value:
+            raise UserError(
+                f"{store.root}: belongs to a recipe with {field_name} {found.get(field_name)!r}, not {value!r};"
+                " give another --run"
+            )
+
+
+def _given_tokenizer(recipe: Recipe, base: str) -> bytes | None:
+    chosen = recipe.fit.tokenizer.file
+    if chosen is None:
+        return None
+    located = chosen if "://" in chosen or chosen.startswith("/") else f"{base}/{chosen}"
+    try:
+        with fsspec.open(located, "rb") as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise UserError(f"{located}: no such tokenizer; mend fit.tokenizer.file") from error
+
+
+def _cpu() -> float:
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _log(store: Store, engine: Engine, timings: Sequence[Timing]) -> None:
+    """Appends this build to runs.jsonl: times and engine, outside all hashes."""
+    line = {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "engine": {"name": engine.name, "options": list(engine.options)},
+        "stages": [
+            {"stage": t.stage, "redone": t.redone, "total": t.total, "seconds": t.seconds, "cpu_seconds": t.cpu_seconds}
+            for t in timings
+        ],
+    }
+    before = store.read("runs.jsonl") if store.exists("runs.jsonl") else b""
+    store.publish("runs.jsonl", before + json.dumps(line).encode() + b"\n")

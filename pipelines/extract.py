@@ -1,0 +1,248 @@
+"""extract: source records -> documents and rejects, one task a worker, nothing shuffled.
+
+What is written never changes because of a model or a threshold: text in its normalised form, hashes, signature. Records are
+taken in batches of Arrow text, so that normalisation, hashing and signing run in compiled code, and memory is bounded by a
+batch. A task writes successive parts of about `part_bytes` of text; its record, published last, names them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from pipelines import normalise
+from pipelines.beam_parts import Each, spread
+from pipelines.dedup.exact import content_hashes
+from pipelines.dedup.minhash import MinHashSpec, pack, signatures
+from pipelines.dedup.paragraphs import paragraph_table
+from pipelines.parts import task_record
+from pipelines.plan import Plan, Task
+from pipelines.recipe import Recipe
+from pipelines.records import Limits, Record, Reject
+from pipelines.schema import DOCUMENTS, REJECTS, doc_id
+from pipelines.sources import SourceOptions, reader
+from pipelines.store import HashingFile, Store, TableWriter, stage_key
+
+VERSION = 1
+BATCH_DOCUMENTS = 2000
+BATCH_CHARACTERS = 2 << 20
+_REJECT_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What extract reads of the recipe, for one source."""
+
+    format: str
+    options: SourceOptions
+    form: Literal["prose", "verbatim"]
+    paragraphs: bool
+    limits: Limits
+    part_bytes: int
+    minhash: MinHashSpec
+
+    @staticmethod
+    def of(recipe: Recipe, source: str) -> Settings:
+        chosen, near = recipe.sources[source], recipe.near
+        return Settings(
+            chosen.format,
+            SourceOptions(**chosen.fields),
+            chosen.form,
+            chosen.paragraphs,
+            Limits(recipe.limits.record_bytes),
+            recipe.limits.part_bytes,
+            MinHashSpec(near.permutations, near.ngram, near.seed, near.text_cap),
+        )
+
+
+def task_key(task: Task, settings: Settings) -> str:
+    """The key of all that a task writes: its settings and the content of its inputs, wherever they lie."""
+    inputs = [[found.path, found.size, found.sha256] for found in task.inputs]
+    span = None if task.span is None else [task.span.start, task.span.stop, task.span.first_record]
+    return stage_key("extract", VERSION, [normalise.VERSION, repr(settings)], [inputs, span])
+
+
+def documents_batch(source: str, records: Sequence[Record], settings: Settings) -> pa.RecordBatch:
+    """The documents of `records`, with every column of DOCUMENTS."""
+    texts = normalise.normalise([record.text for record in records], settings.form)
+    minima, valid = signatures(texts, settings.minhash)
+    if settings.paragraphs:
+        paragraph_hashes, paragraph_bytes = paragraph_table(texts)
+    else:
+        paragraph_hashes = pa.nulls(len(records), DOCUMENTS.field("paragraph_hashes").type)
+        paragraph_bytes = pa.nulls(len(records), DOCUMENTS.field("paragraph_bytes").type)
+    columns = [
+        pa.array([doc_id(source, record.locator) for record in records], pa.binary(16)),
+        pa.array([source] * len(records), pa.string()),
+        pa.array([record.locator for record in records], pa.string()),
+        *(
+            pa.array([getattr(record, name) for record in records], pa.string())
+            for name in ("source_id", "url", "title", "date", "license")
+        ),
+        texts,
+        content_hashes(texts),
+        paragraph_hashes,
+        paragraph_bytes,
+        pack(minima, valid),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+
+
+@dataclass
+class _Parts:
+    """Writes the successive documents parts of a task."""
+
+    store: Store
+    task: Task
+    key: str
+    part_bytes: int
+    names: list[str] = field(default_factory=list)
+    _open: ExitStack | None = None
+    _sink: HashingFile | None = None
+    _writer: TableWriter | None = None
+    _bytes: int = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._begin()
+        assert self._writer is not None
+        self._writer.write(batch)
+        self._bytes += _text_bytes(batch)
+        if self._bytes >= self.part_bytes:
+            self.close()
+
+    def _begin(self) -> None:
+        name = f"{self.task.name}-{len(self.names):05d}"
+        path = f"documents/{self.task.source}/{name}.parquet"
+        self.store.begin(path)
+        self.names.append(name)
+        self._open = ExitStack()
+        self._sink = self._open.enter_context(self.store.publishing(path))
+        self._writer = TableWriter(self._sink, DOCUMENTS)
+        self._bytes = 0
+
+    def close(self) -> None:
+        if self._writer is None or self._open is None or self._sink is None:
+            return
+        self._writer.close()
+        self._open.close()
+        assert self._sink.result is not None
+        self.store.finish(self._sink.result, self.key, rows=self._writer.rows, text_bytes=self._bytes)
+        self._open = self._sink = self._writer = None
+
+    def abandon(self, *error: Any) -> None:
+        """Leaves nothing of a part that an exception cut short."""
+        if self._open is not None:
+            self._open.__exit__(*error)
+
+
+def extract_task(store: Store, task: Task, settings: Settings) -> None:
+    """Reads one task's inputs to their end and publishes its documents, its rejects and then its record."""
+    key = task_key(task, settings)
+    store.begin(task_record(task))
+    parts = _Parts(store, task, key, settings.part_bytes)
+    counts: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    rejects_path = f"rejects/{task.source}/{task.name}.parquet"
+    store.begin(rejects_path)
+    with store.publishing(rejects_path) as sink:
+        rejects = TableWriter(sink, REJECTS)
+        try:
+            for records, bad in _batches(_read(task, settings)):
+                if records:
+                    parts.write(documents_batch(task.source, records, settings))
+                if bad:
+                    rejects.write(_rejects_batch(task.source, bad))
+                counts["documents"] += len(records)
+                counts["merged"] += sum(record.merged for record in records)
+                for reject in bad:
+                    rejected[str(reject.reason)] += reject.count
+            parts.close()
+        except BaseException as error:
+            parts.abandon(type(error), error, error.__traceback__)
+            raise
+        rejects.close()
+    assert sink.result is not None
+    store.finish(sink.result, key, rows=rejects.rows)
+    record = {
+        "parts": parts.names,
+        "records": counts["documents"] + counts["merged"] + sum(rejected.values()),
+        "documents": counts["documents"],
+        "merged": counts["merged"],
+        "rejects": dict(sorted(rejected.items())),
+    }
+    store.finish(store.publish(task_record(task), json.dumps(record, sort_keys=True).encode()), key)
+
+
+def _read(task: Task, settings: Settings) -> Iterator[Record | Reject]:
+    read = reader(settings.format)
+    for source_input in task.inputs:
+        yield from read(source_input, settings.options, settings.limits, task.span)
+
+
+def _batches(items: Iterator[Record | Reject]) -> Iterator[tuple[list[Record], list[Reject]]]:
+    """Records and rejects in reading order, cut so that a batch is bounded in documents and in text."""
+    records: list[Record] = []
+    rejects: list[Reject] = []
+    characters = 0
+    for item in items:
+        if isinstance(item, Record):
+            records.append(item)
+            characters += len(item.text)
+        else:
+            rejects.append(item)
+        if len(records) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS or len(rejects) >= _REJECT_ROWS:
+            yield records, rejects
+            records, rejects, characters = [], [], 0
+    if records or rejects:
+        yield records, rejects
+
+
+def _rejects_batch(source: str, rejects: Sequence[Reject]) -> pa.RecordBatch:
+    columns = [
+        pa.array([source] * len(rejects), pa.string()),
+        pa.array([reject.locator for reject in rejects], pa.string()),
+        pa.array([str(reject.reason) for reject in rejects], pa.string()),
+        pa.array([reject.detail for reject in rejects], pa.string()),
+        pa.array([reject.count for reject in rejects], pa.int64()),
+        pa.array([reject.unknown_rest for reject in rejects], pa.bool_()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+
+
+def _text_bytes(batch: pa.RecordBatch) -> int:
+    offsets = np.frombuffer(batch.column("text").buffers()[1], np.int64)
+    start = batch.column("text").offset
+    return int(offsets[start + batch.num_rows] - offsets[start])
+
+
+# -- wiring -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _ExtractWorker:
+    store: Store
+    settings: dict[str, Settings]  # by source
+
+    def start(self) -> Callable[[Task], None]:
+        return lambda task: extract_task(self.store, task, self.settings[task.source])
+
+
+def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
+    """The tasks whose record does not stand under their present key."""
+    settings = {source: Settings.of(recipe, source) for source in recipe.sources}
+    return [t for t in plan.tasks if not store.is_finished(task_record(t), task_key(t, settings[t.source]))]
+
+
+def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, tasks: Sequence[Task]) -> None:
+    """tasks -> documents/, rejects/"""
+    settings = {source: Settings.of(recipe, source) for source in recipe.sources}
+    spread(pipeline, "Tasks", tasks) | "Extract" >> beam.ParDo(Each(_ExtractWorker(store, settings)))

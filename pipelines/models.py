@@ -1,0 +1,58 @@
+"""The models of a run: language identification, quality classifier, tokenizer; files under models/, each with a sidecar.
+
+A run carries its models, so that workers, `score` and later runs need nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.errors import UserError
+from pipelines.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.bpe import Tokenizer
+    from quality.classifier import Classifier
+    from quality.language import LanguageModel
+
+LANGUAGE = "models/language.ftz"
+TOKENIZER = "models/tokenizer.json"
+QUALITY = "models/quality.safetensors"
+QUALITY_CARD = "models/quality.json"
+
+Hashes = tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Loaded models; `quality` is None where the recipe fits none."""
+
+    language: LanguageModel
+    tokenizer: Tokenizer
+    quality: Classifier | None
+
+
+def hashes(store: Store) -> Hashes:
+    """sha256 of language model, tokenizer and classifier; None for one that is not there."""
+    found = [store.sidecar(path) for path in (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD)]
+    return tuple(None if sidecar is None else sidecar["sha256"] for sidecar in found)
+
+
+def load(store: Store) -> Models:
+    """The models of a run. A run without models/ is a UserError."""
+    from pipelines import bpe
+    from quality import classifier, language
+
+    for path in (LANGUAGE, TOKENIZER):
+        if not store.exists(path):
+            raise UserError(f"{store.url(path)}: no such model; build the run first")
+    quality = None
+    if store.exists(QUALITY):
+        files = {"quality.safetensors": store.read(QUALITY), "quality.json": store.read(QUALITY_CARD)}
+        quality = classifier.load(files)
+    return Models(
+        language.parse(store.read(LANGUAGE), store.url(LANGUAGE)),
+        bpe.load(store.read(TOKENIZER), store.url(TOKENIZER)),
+        quality,
+    )

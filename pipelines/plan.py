@@ -1,0 +1,146 @@
+"""Inputs to tasks, fixed before anything runs.
+
+A task is what one worker extracts: one large input (written as successive parts cut at a fixed number of text bytes), one
+span of a splittable input, or a pack of small inputs. Its name derives from the relative path of its first input, so new
+inputs add tasks and old names stay. Packs are cut by content: whether an input opens a new pack is decided by a hash of its
+own path and its size, so that a new file changes the pack that it falls into and no other.
+
+Identity of an input is its content (sha256; for object stores what the store reports), never its time, place or listing order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import fsspec
+
+from pipelines.errors import UserError
+from pipelines.recipe import Recipe, Source
+from pipelines.records import Input, Span
+from pipelines.sources import scan
+
+_PACK_OVERHEAD = 4096  # what opening one more input costs, in bytes; keeps packs of empty files finite
+_PACK_CAP = 4  # a pack is closed at this many times the target, boundary or not
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one worker extracts. `name` is unique within the source; parts are `<name>-00000`, `<name>-00001`, ..."""
+
+    source: str
+    name: str
+    inputs: tuple[Input, ...]
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every task of a run, sorted by source and name."""
+
+    recipe: str
+    seed: int
+    tasks: tuple[Task, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def of_source(self, source: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks if task.source == source)
+
+
+def make_plan(recipe: Recipe, base: str, scanned: Callable[..., Any] = scan) -> Plan:
+    """The plan of `recipe`; relative paths start from the folder `base`. Missing inputs are UserErrors."""
+    tasks: list[Task] = []
+    for name, source in sorted(recipe.sources.items()):
+        tasks += _tasks(name, source, recipe.limits.part_bytes, base, scanned)
+    return Plan(recipe.name, recipe.seed, tuple(tasks))
+
+
+def _tasks(name: str, source: Source, target: int, base: str, scanned: Callable[..., Any]) -> list[Task]:
+    pack: list[Input] = []
+    pack_size = 0
+    tasks: list[Task] = []
+
+    def close() -> None:
+        nonlocal pack, pack_size
+        if pack:
+            tasks.append(Task(name, _task_name(pack[0].path), tuple(pack)))
+        pack, pack_size = [], 0
+
+    for path, url in sorted(_locate(name, source, base).items()):
+        size, sha256, spans = scanned(url, source.format, target)
+        found = Input(path, url, size, sha256)
+        if len(spans) > 1:
+            close()
+            tasks += [
+                Task(name, f"{_task_name(path)}-s{number:05d}", (found,), span) for number, span in enumerate(spans)
+            ]
+            continue
+        if _opens_pack(path, size, target) or pack_size >= _PACK_CAP * target:
+            close()
+        pack.append(found)
+        pack_size += size + _PACK_OVERHEAD
+    close()
+    return sorted(tasks, key=lambda task: task.name)
+
+
+def _opens_pack(path: str, size: int, target: int) -> bool:
+    """True with probability size / target, by a hash of the path."""
+    draw = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "big") / 2**64
+    return draw < (size + _PACK_OVERHEAD) / target
+
+
+def _task_name(path: str) -> str:
+    """Readable and unique: the path's end, cleaned, and a hash of all of it."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-").lower()[-40:].strip("-") or "input"
+    return f"part-{slug}-{hashlib.blake2b(path.encode(), digest_size=5).hexdigest()}"
+
+
+# -- locating ---------------------------------------------------------------------------------------------------------------
+
+
+def _locate(name: str, source: Source, base: str) -> dict[str, str]:
+    """Relative path -> URL of every input of a source."""
+    found: dict[str, str] = {}
+    for pattern in source.paths:
+        for path, url in _expand(name, source, pattern, base):
+            if path in found and found[path] != url:
+                raise UserError(
+                    f"sources.{name}: {found[path]} and {url} have the same relative path {path!r}; give the source a root"
+                )
+            found[path] = url
+    return found
+
+
+def _expand(name: str, source: Source, pattern: str, base: str) -> Iterator[tuple[str, str]]:
+    if pattern.startswith("hf://"):
+        yield pattern.removeprefix("hf://"), pattern
+        return
+    located = pattern if "://" in pattern or pattern.startswith("/") else posixpath.join(base, pattern)
+    filesystem, path = fsspec.core.url_to_fs(located)
+    root = _root(source, filesystem, path, base)
+    matches = filesystem.glob(path) if _WILDCARD.search(path) else ([path] if filesystem.exists(path) else [])
+    if source.format != "datasets":
+        matches = [match for match in matches if not filesystem.isdir(match)]
+    if not matches:
+        raise UserError(f"sources.{name}: no input at {pattern}; mend sources.{name}.paths")
+    for match in matches:
+        if not match.startswith(root):
+            raise UserError(f"sources.{name}: {match} does not lie below root {root}; mend sources.{name}.root")
+        yield match[len(root) :].lstrip("/"), filesystem.unstrip_protocol(match)
+
+
+def _root(source: Source, filesystem: Any, path: str, base: str) -> str:
+    """The folder that relative paths start from, with a slash at its end."""
+    if source.root is not None:
+        given = source.root if "://" in source.root or source.root.startswith("/") else posixpath.join(base, source.root)
+        return str(filesystem._strip_protocol(given)).rstrip("/") + "/"
+    wildcard = _WILDCARD.search(path)
+    prefix = path[: wildcard.start()] if wildcard else path
+    return prefix[: prefix.rfind("/") + 1]

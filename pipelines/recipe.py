@@ -1,0 +1,327 @@
+"""The recipe: what a corpus is made of and how it is judged. One YAML file, strict, printed in full before a run.
+
+What IS in the corpus stands here; how it is run (engine, workers, paths of engines) stands in engine files and never changes
+a byte. An unknown key is an error that names the nearest known one.
+
+    sources    what comes in, one entry a source               near      near-duplicate clusters, once for all variants
+    fit        what is learned: classifier, tokenizer          variants  several decisions over one annotated corpus
+    tokens     shards and validation share
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.errors import UserError
+
+_MAX_RECIPE_BYTES = 1 << 20
+_NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Jaccard = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Strict):
+    """One source: inputs of one format."""
+
+    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets"]
+    paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
+    root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
+    fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
+    form: Literal["prose", "verbatim"] = "prose"  # verbatim: code and LaTeX keep everything but NUL and CRLF
+    paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
+    priority: int = 0  # among duplicates the source with the highest priority keeps its document
+    weight: Annotated[float, Field(gt=0)] | None = None  # sampling proportion in blend.json; default: by tokens
+
+
+class Limits(_Strict):
+    """Bounds that hold for any input."""
+
+    record_bytes: Annotated[int, Field(ge=1024)] = 64 << 20  # one record, decompressed
+    part_bytes: Annotated[int, Field(ge=1024)] = 64 << 20  # text in one part; small inputs are packed, large ones cut
+
+
+class Near(_Strict):
+    """MinHash-LSH clusters. Bands and rows are given, or chosen for `min_jaccard` by datasketch's optimiser."""
+
+    ngram: Annotated[int, Field(ge=1, le=32)] = 5
+    permutations: Annotated[int, Field(ge=8, le=1024)] = 112
+    bands: Annotated[int, Field(ge=1)] | None = None
+    rows: Annotated[int, Field(ge=1)] | None = None
+    min_jaccard: Jaccard = 0.7  # every candidate pair is verified against this
+    text_cap: Annotated[int, Field(ge=1000)] = 500_000  # bytes of a document that are shingled
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+
+    @pydantic.model_validator(mode="after")
+    def _bands_fit(self) -> Near:
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("give both bands and rows, or neither")
+        if self.bands is not None and self.rows is not None and self.bands * self.rows > self.permutations:
+            raise ValueError(f"bands x rows is {self.bands * self.rows}, over permutations ({self.permutations})")
+        return self
+
+    def banding(self) -> tuple[int, int]:
+        """(bands, rows) in force."""
+        if self.bands is not None and self.rows is not None:
+            return self.bands, self.rows
+        from pipelines.dedup.minhash import choose_bands
+
+        return choose_bands(self.min_jaccard, self.permutations)
+
+
+class QualityFit(_Strict):
+    """GLaM's classifier: curated sources against web sources; `judge` sources only measure it."""
+
+    curated: Annotated[list[str], Field(min_length=1)]
+    web: Annotated[list[str], Field(min_length=1)]
+    judge_curated: list[str] = []
+    judge_web: list[str] = []
+    sample_mb: Annotated[float, Field(gt=0)] = 200.0  # text per class
+
+
+class TokenizerFit(_Strict):
+    """A byte-level BPE trained on the corpus, or a given tokenizer.json."""
+
+    file: str | None = None
+    vocab_size: Annotated[int, Field(ge=257, le=1 << 20)] = 32_000
+    digits: Literal["split", "runs"] = "split"  # split: every digit is its own token, as in LLaMA
+    sample_mb: Annotated[float, Field(gt=0)] = 50.0
+
+
+class Fit(_Strict):
+    quality: QualityFit | None = None
+    tokenizer: TokenizerFit = TokenizerFit()
+
+
+class Languages(_Strict):
+    keep: Annotated[list[str], Field(min_length=1)]
+    min_score: Share = 0.65
+
+
+class Draw(_Strict):
+    """How quality decides. pareto: keep with probability (2 - q)^-alpha (GLaM); cut: keep from a threshold on (LLaMA).
+
+    With `keep_rate` the law is shifted, or the threshold solved, so that this share of the tokens that reach it is kept.
+    """
+
+    draw: Literal["pareto", "cut"]
+    alpha: Annotated[float, Field(gt=0)] = 9.0
+    keep_rate: Share | None = None
+    threshold: Share | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> Draw:
+        if self.draw == "pareto" and self.threshold is not None:
+            raise ValueError("a pareto draw takes alpha and keep_rate, not threshold")
+        if self.draw == "cut" and (self.threshold is None) == (self.keep_rate is None):
+            raise ValueError("a cut takes either threshold or keep_rate")
+        return self
+
+
+class Policy(_Strict):
+    """How one source's documents are judged; null keys of a source's policy take the variant's default."""
+
+    languages: Languages | Literal["any"] | None = None
+    rules: list[str] | dict[str, dict[str, float]] | Literal["none"] | None = None
+    quality: Draw | Literal["none"] | None = None
+    min_bytes: Annotated[int, Field(ge=0)] | None = None  # text left after paragraph dedup
+
+
+class Variant(_Strict):
+    dedup: list[Literal["exact", "near"]] = []
+    default: Policy = Policy()
+    sources: dict[str, Policy] = {}
+
+
+class Tokens(_Strict):
+    shards: Annotated[int, Field(ge=1, le=10_000)] = 1  # per source, split and variant
+    validation: Share = 0.01
+
+
+class Recipe(_Strict):
+    """See the module's head; `load` reads one."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    limits: Limits = Limits()
+    near: Near = Near()
+    fit: Fit = Fit()
+    language_characters: Annotated[int, Field(ge=1)] | None = None  # judge only the first characters of a document
+    variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+    tokens: Tokens = Tokens()
+
+    @pydantic.model_validator(mode="after")
+    def _names_exist(self) -> Recipe:
+        def known(names: Iterable[str], where: str) -> None:
+            for name in names:
+                if name not in self.sources:
+                    raise ValueError(f"{where} names the source {name!r}{_nearest(name, self.sources)}")
+
+        quality = self.fit.quality
+        if quality is not None:
+            roles = {
+                "fit.quality.curated": quality.curated,
+                "fit.quality.web": quality.web,
+                "fit.quality.judge_curated": quality.judge_curated,
+                "fit.quality.judge_web": quality.judge_web,
+            }
+            seen: dict[str, str] = {}
+            for role, names in roles.items():
+                known(names, role)
+                for name in names:
+                    if name in seen:
+                        raise ValueError(f"the source {name!r} stands under {seen[name]} and {role}; a source has one role")
+                    seen[name] = role
+        for variant_name, variant in self.variants.items():
+            known(variant.sources, f"variants.{variant_name}.sources")
+            for source in self.sources:
+                if quality is None and isinstance(self.policy(variant_name, source).quality, Draw):
+                    raise ValueError(f"variants.{variant_name} draws by quality but fit.quality is missing")
+        return self
+
+    def policy(self, variant: str, source: str) -> Policy:
+        """The policy in force: the source's own keys over the variant's default.
+
+        A source named under fit.quality.curated is never quality-filtered unless its own policy says so.
+        """
+        chosen = self.variants[variant]
+        own = chosen.sources.get(source, Policy())
+        curated = self.fit.quality is not None and source in self.fit.quality.curated
+        default_quality = "none" if curated else chosen.default.quality
+        return Policy(
+            languages=_first(own.languages, chosen.default.languages, "any"),
+            rules=_first(own.rules, chosen.default.rules, "none"),
+            quality=_first(own.quality, default_quality, "none"),
+            min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
+        )
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else ", which does not exist"
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------------
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases (a few bytes of them expand without bound) and without repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> tuple[Recipe, str]:
+    """(recipe, folder that relative paths start from). `name`: a file, or the name of a shipped recipe such as "sample"."""
+    path = Path(name)
+    if not path.exists() and re.fullmatch(_NAME, name):
+        shipped = resources.files("beam_config") / "recipes" / f"{name}.yaml"
+        if shipped.is_file():
+            return parse(shipped.read_text("utf-8"), name, overrides), "."
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{name}: no such recipe ({error.strerror}); give a YAML file or a shipped name") from error
+    if len(content) > _MAX_RECIPE_BYTES:
+        raise UserError(f"{name}: a recipe of {len(content)} bytes; the limit is {_MAX_RECIPE_BYTES}")
+    try:
+        return parse(content.decode("utf-8"), name, overrides), str(path.parent)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 ({error})") from error
+
+
+def parse(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe that `text` (YAML) says, with `a.b=c` overrides. Every fault is a UserError of one line."""
+    try:
+        tree = yaml.load(text, _PlainLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{name}: not a YAML recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{name}: a recipe is a mapping with name, sources and variants")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{name}: {_explain(error)}") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, value = override.partition("=")
+    if not equals or not dotted:
+        raise UserError(f"--set {override}: write it as a.b=value")
+    try:
+        parsed = yaml.load(value, _PlainLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for parent in parents:
+        if node.get(parent) is None:
+            node[parent] = {}
+        node = node[parent]
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override}: {parent!r} is a value, not a section")
+    node[last] = parsed
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """The first fault of a recipe in one line, with the nearest known key for an unknown one."""
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    place = [str(step) for step in first["loc"] if not _is_branch(str(step))]
+    where = ".".join(place) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}{_nearest_key(place)}"
+    if first["type"] == "missing":
+        return f"the key {where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" + (f" (got {first['input']!r:.60})" if not isinstance(first["input"], dict) else "")
+
+
+def _is_branch(step: str) -> bool:
+    """Whether a step of an error's place is pydantic's name of a union's branch, not a key."""
+    return step in ("Draw", "Languages", "[key]") or step.startswith(("literal[", "list[", "dict[", "function-after["))
+
+
+def _nearest_key(place: list[str]) -> str:
+    known: set[str] = set()
+    for model in (Recipe, Source, Limits, Near, Fit, QualityFit, TokenizerFit, Variant, Policy, Languages, Draw, Tokens):
+        known |= set(model.model_fields)
+    close = difflib.get_close_matches(place[-1], sorted(known), 1, 0.6)
+    return f"; did you mean {close[0]!r}?" if close else "; see docs/recipe.md for the keys"
+
+
+def resolved(recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe with every default written out, as plain values."""
+    return recipe.model_dump(mode="json")

@@ -1,0 +1,321 @@
+"""The run directory: where files lie, how they appear, and how a finished part is recognised.
+
+A file appears under its final name whole or not at all. On a file system: temporary file beside it, fsync, rename, fsync of
+the folder. On an object store: a local temporary file, then one upload under the final name. No rename, no listing and no
+modification time decides anything.
+
+Every part has a sidecar `<part>.stats.json` that names its key (see `stage_key`), rows, bytes, sha256 and statistics. The
+sidecar is removed before its part is written again and published after it, so a sidecar that stands tells the truth:
+resuming compares keys and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines.errors import UserError
+
+TEMPORARY = ".tmp-"  # in the name of every file that is not finished
+SIDECAR = ".stats.json"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON form of a value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def stage_key(stage: str, version: int, parameters: Any, made_from: Any) -> str:
+    """Names what a part is: the stage's version, the parameters that it reads, and the content it was made from.
+
+    Where and how it runs (engine, workers, paths) does not enter. `made_from` holds sha256 of contents, not keys of parts:
+    a stage that ran again and wrote the same bytes stops the chain.
+    """
+    return hashlib.sha256(canonical_json([stage, version, parameters, made_from])).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file that stands whole under its name."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class HashingFile:
+    """A write-only stream that forwards to a local file and hashes what passes; `result` once the file stands."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.closed = False
+        self.result: Published | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view)
+        self.size += len(view)
+        return len(view)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def tell(self) -> int:
+        return self.size
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One folder, local or on an object store (any URL that fsspec knows). Paths below it are relative, with `/`."""
+
+    root: str
+
+    def url(self, path: str) -> str:
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def _located(self, path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, located = fsspec.core.url_to_fs(self.url(path))
+        return filesystem, located
+
+    def is_local(self) -> bool:
+        return isinstance(self._located("")[0], LocalFileSystem)
+
+    def local_path(self, path: str) -> str:
+        """The path for memory mapping and locks; only where `is_local`."""
+        return self._located(path)[1]
+
+    # -- reading ----------------------------------------------------------------------------------------------------------
+
+    def exists(self, path: str) -> bool:
+        filesystem, located = self._located(path)
+        return bool(filesystem.exists(located))
+
+    def open(self, path: str) -> BinaryIO:
+        filesystem, located = self._located(path)
+        return filesystem.open(located, "rb")  # type: ignore[no-any-return]
+
+    def read(self, path: str) -> bytes:
+        with self.open(path) as stream:
+            return stream.read()
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read(path))
+
+    def size(self, path: str) -> int:
+        filesystem, located = self._located(path)
+        return int(filesystem.size(located))
+
+    def digest(self, path: str) -> dict[str, Any]:
+        """Bytes and sha256 of a file as it lies there."""
+        digest, size = hashlib.sha256(), 0
+        with self.open(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        return {"bytes": size, "sha256": digest.hexdigest()}
+
+    def files(self, folder: str) -> list[str]:
+        """Every file below `folder`, sorted; for reporting and pruning only, never to decide what is finished."""
+        filesystem, located = self._located(folder)
+        if not filesystem.exists(located):
+            return []
+        base = self._located("")[1].rstrip("/") + "/"
+        return sorted(name[len(base) :] for name in filesystem.find(located) if name.startswith(base))
+
+    # -- writing ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def publishing(self, path: str) -> Iterator[HashingFile]:
+        """A stream whose bytes appear under `path` when the block ends without an exception, or not at all."""
+        filesystem, located = self._located(path)
+        local = isinstance(filesystem, LocalFileSystem)
+        if local:
+            os.makedirs(os.path.dirname(located), exist_ok=True)
+            folder, name = os.path.split(located)
+            temporary = os.path.join(folder, f"{name}{TEMPORARY}{uuid.uuid4().hex}")
+        else:
+            temporary = os.path.join(tempfile.gettempdir(), f"winnow{TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb", buffering=1 << 20) as file:
+                sink = HashingFile(file)
+                yield sink
+                file.flush()
+                os.fsync(file.fileno())
+            if local:
+                os.replace(temporary, located)
+                _sync_folder(os.path.dirname(located))
+            else:
+                filesystem.put_file(temporary, located)
+            sink.result = Published(path, sink.size, sink.hexdigest())
+        except OSError as error:
+            if error.errno is None or error.filename not in (None, temporary):
+                raise
+            raise OSError(error.errno, f"{error.strerror} (while writing {self.url(path)})") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def publish(self, path: str, data: bytes) -> Published:
+        with self.publishing(path) as sink:
+            sink.write(data)
+        assert sink.result is not None
+        return sink.result
+
+    def publish_json(self, path: str, value: Any) -> Published:
+        return self.publish(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+    def remove(self, path: str) -> None:
+        filesystem, located = self._located(path)
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm_file(located)
+
+    # -- finished parts ---------------------------------------------------------------------------------------------------
+
+    def sidecar(self, path: str) -> dict[str, Any] | None:
+        """The sidecar of a part, or None while the part is unfinished."""
+        try:
+            return dict(self.read_json(path + SIDECAR))
+        except FileNotFoundError:
+            return None
+
+    def is_finished(self, path: str, key: str) -> bool:
+        sidecar = self.sidecar(path)
+        return sidecar is not None and sidecar["key"] == key
+
+    def begin(self, path: str) -> None:
+        """Declares `path` unfinished, before its new content appears."""
+        self.remove(path + SIDECAR)
+
+    def finish(self, published: Published, key: str, **facts: Any) -> None:
+        """Publishes the sidecar of a part; from now on it counts as finished."""
+        self.publish_json(
+            published.path + SIDECAR, {"key": key, "bytes": published.size, "sha256": published.sha256, **facts}
+        )
+
+    # -- one build at a time ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run directory for one build. A local lock dies with its process; a remote one is a file to remove."""
+        if self.is_local():
+            import fcntl
+
+            path = self.local_path(".lock")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"{self.root}: another build is running here; wait for it to end") from None
+                yield
+            return
+        filesystem, located = self._located(".lock")
+        try:
+            filesystem.pipe_file(located, b"held\n", mode="create")
+        except FileExistsError:
+            raise UserError(
+                f"{self.url('.lock')}: another build is running here; if its machine is gone, remove this file"
+            ) from None
+        try:
+            yield
+        finally:
+            filesystem.rm_file(located)
+
+    def sweep(self) -> None:
+        """Removes what killed processes left unfinished; only while the lock is held."""
+        for path in self.files(""):
+            if TEMPORARY in path.rsplit("/", 1)[-1]:
+                self.remove(path)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- Parquet ----------------------------------------------------------------------------------------------------------------
+
+# Columns of hashes and token ids: incompressible, so neither dictionary nor codec is tried on them.
+_RAW_COLUMNS = frozenset(
+    ["doc_id", "content_hash", "paragraph_hashes.list.element", "signature", "token_ids", "paragraph_hashes"]
+)
+
+
+class TableWriter:
+    """Writes record batches as row groups, with page checksums: one flipped byte is an error, not another text."""
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        names = [name for name in schema.names if name not in _RAW_COLUMNS]
+        compression: Mapping[str, str] = {
+            _leaf(field): "none" if field.name in _RAW_COLUMNS else "zstd" for field in schema
+        }
+        self.schema = schema
+        self.rows = 0
+        self._writer = pq.ParquetWriter(
+            sink,
+            schema,
+            compression=dict(compression),
+            compression_level={_leaf(schema.field(name)): 1 for name in names},
+            use_dictionary=[_leaf(f) for f in schema if pa.types.is_string(f.type)],
+            write_statistics=False,
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._writer.write_batch(batch, row_group_size=batch.num_rows)
+            self.rows += batch.num_rows
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _leaf(field: pa.Field) -> str:
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+
+
+@contextlib.contextmanager
+def reading_table(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """A finished Parquet part, read with its page checksums verified."""
+    with store.open(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False) as file:
+        yield file
+
+
+def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
+    """Narrow columns of a whole part."""
+    with reading_table(store, path) as file:
+        return file.read(columns, use_threads=False)

@@ -1,0 +1,1 @@
+"""Per-document judgements (language, signals, quality) and the corpus quality service."""

@@ -1,0 +1,88 @@
+"""pipelines.recipe: what a recipe says, and the one line for each way to get it wrong."""
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.recipe import Draw, parse, resolved
+
+RECIPE = """
+name: tiny
+sources:
+  web: {format: jsonl, paths: ["web/*.jsonl"]}
+  wiki: {format: jsonl, paths: ["wiki/*.jsonl"], paragraphs: true}
+fit: {quality: {curated: [wiki], web: [web]}}
+variants:
+  unfiltered: {dedup: [exact]}
+  filtered:
+    dedup: [exact, near]
+    default: {languages: {keep: [en]}, rules: [gopher], quality: {draw: pareto, keep_rate: 0.3}}
+    sources: {wiki: {rules: none}}
+"""
+
+
+def test_policies_take_the_sources_own_keys_over_the_default():
+    recipe = parse(RECIPE, "r")
+    web, wiki = recipe.policy("filtered", "web"), recipe.policy("filtered", "wiki")
+    assert (web.rules, wiki.rules) == (["gopher"], "none")
+    assert web.languages == wiki.languages
+    assert web.quality == Draw(draw="pareto", keep_rate=0.3)
+    assert (web.min_bytes, wiki.min_bytes) == (0, 1)
+
+
+def test_a_curated_source_is_never_quality_filtered_unless_the_variant_says_so():
+    assert parse(RECIPE, "r").policy("filtered", "wiki").quality == "none"
+    own = parse(RECIPE, "r", ["variants.filtered.sources.wiki.quality={draw: cut, threshold: 0.5}"])
+    assert own.policy("filtered", "wiki").quality == Draw(draw="cut", threshold=0.5)
+
+
+def test_the_resolved_recipe_is_a_recipe_that_resolves_to_itself():
+    import yaml
+
+    first = parse(RECIPE, "r")
+    assert parse(yaml.safe_dump(dict(resolved(first))), "again") == first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("variants.filtered.defualt={}", "unknown key variants.filtered.defualt; did you mean 'default'"),
+        ("sources.web.formt=jsonl", "unknown key sources.web.formt; did you mean 'format'"),
+        ("fit.quality.web=[wep]", "fit.quality.web names the source 'wep'; did you mean 'web'"),
+        ("fit.quality.web=[wiki]", "the source 'wiki' stands under fit.quality.curated and fit.quality.web"),
+        ("variants.filtered.default.quality.keep_rat=1", "keep_rat; did you mean 'keep_rate'"),
+        ("variants.filtered.default.quality.keep_rate=3", "keep_rate: Input should be less than or equal to 1"),
+        ("near.bands=3", "near: give both bands and rows, or neither"),
+        ("near={bands: 20, rows: 10}", "bands x rows is 200, over permutations (112)"),
+        ("name=A b", "name: String should match pattern"),
+        ("sources.web.paths=x", "sources.web.paths: Input should be a valid list"),
+        ("sources={}", "sources"),
+        ("fit={}", "variants.filtered draws by quality but fit.quality is missing"),
+        ("variants.filtered.sources.wikki={}", "names the source 'wikki'; did you mean 'wiki'"),
+        ("variants.filtered.default.quality={draw: cut}", "a cut takes either threshold or keep_rate"),
+        ("nonsense", "write it as a.b=value"),
+        ("name.x=1", "'name' is a value, not a section"),
+    ],
+)
+def test_every_fault_is_one_line_that_names_the_key(change, message):
+    with pytest.raises(UserError) as error:
+        parse(RECIPE, "recipe.yaml", [change])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1]\nb: *x", "aliases are not supported"),
+        ("name: a\nname: b", "the key 'name' stands twice"),
+        ("- 1", "a recipe is a mapping"),
+        ("a: [", "not a YAML recipe"),
+        ("a: !!python/object:os.system x", "not a YAML recipe"),
+        ("[" * 5000, "not a YAML recipe"),
+        ("name: a", "the key sources is missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(text, message):
+    with pytest.raises(UserError, match="^r: ") as error:
+        parse(text, "r")
+    assert message in str(error.value)
