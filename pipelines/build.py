@@ -179,7 +179,8 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
     stale = [
         name
         for name, key in keys.items()
-        if not all(store.is_finished(part.decisions(name), key) for part in parts) or not _solved(store, recipe, name)
+        if not all(store.is_finished(part.decisions(name), key) for part in parts)
+        or not all(map(store.exists, select.solutions(recipe, name)))
     ]
     settings = select.Settings.of(recipe, stale)
     job.stage(
@@ -189,11 +190,6 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
         lambda pipeline: select.wire(pipeline, store, settings, parts, keys),
         lambda: sum(store.is_finished(part.decisions(name), keys[name]) for name in stale for part in parts),
     )
-
-
-def _solved(store: Store, recipe: Recipe, variant: str) -> bool:
-    groups = set(select.VariantSettings.of(recipe, variant).draws.values())
-    return all(store.exists(f"decisions/{variant}/resolved-{group}.json") for group in groups)
 
 
 def _tokenize(job: _Build, parts: tuple[Part, ...]) -> None:

@@ -352,7 +352,7 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
         | "Roots" >> beam.GroupByKey()
         | "NearMembers" >> beam.FlatMap(lambda group: _to_parts(near_members(group[1], settings.permutations)))
     )  # (part, MEMBER bytes)
-    every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts])
+    every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts], reshuffle=False)
     (
         (exact, near, paragraphs, every)
         | "Members" >> beam.Flatten()

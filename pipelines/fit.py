@@ -25,7 +25,7 @@ from pipelines.judge import splits
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Recipe
 from pipelines.store import Store, TableWriter, read_columns, reading_table, stage_key
-from quality import classifier, sampling
+from quality import classifier, classifier_fit, sampling
 
 VERSION = 1
 
@@ -155,7 +155,7 @@ def _fit_quality(store: Store, recipe: Recipe, parts: Sequence[Part], samples: l
     if store.is_finished(models.QUALITY, key) and store.is_finished(models.QUALITY_CARD, key):
         return
 
-    def examples(names: Sequence[str], curated: bool) -> list[classifier.Example]:
+    def examples(names: Sequence[str], curated: bool) -> list[classifier_fit.Example]:
         return [_example(store, [part for part in parts if part.source == name], name, curated) for name in names]
 
     training = examples(chosen.curated, True) + examples(chosen.web, False)
@@ -163,17 +163,17 @@ def _fit_quality(store: Store, recipe: Recipe, parts: Sequence[Part], samples: l
     for example in training:
         if len(example.texts) == 0:
             raise UserError(f"fit.quality: the source {example.source!r} has no document to learn from")
-    fitted = classifier.fit(training, judging, classifier.FitSettings(seed=recipe.seed))
+    fitted = classifier_fit.fit(training, judging, classifier_fit.FitSettings(seed=recipe.seed))
     files = classifier.save(fitted)
     _publish(store, models.QUALITY_CARD, files["quality.json"], key)
     _publish(store, models.QUALITY, files["quality.safetensors"], key)
 
 
-def _example(store: Store, parts: Sequence[Part], source: str, curated: bool) -> classifier.Example:
+def _example(store: Store, parts: Sequence[Part], source: str, curated: bool) -> classifier_fit.Example:
     tables = [read_columns(store, part.path("samples"), ["doc_id", "text", "for_quality"]) for part in parts]
     table = pa.concat_tables(tables) if tables else SAMPLE.empty_table()
     table = table.filter(table.column("for_quality"))
-    return classifier.Example(
+    return classifier_fit.Example(
         source, curated, table.column("text").combine_chunks(), table.column("doc_id").combine_chunks()
     )
 

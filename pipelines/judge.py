@@ -57,21 +57,25 @@ class Judgement:
         return fails
 
 
-def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy) -> None:
-    """The steps that look at one document alone and come before duplicates: language, then rules."""
+def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied: np.ndarray) -> None:
+    """The steps that look at one document alone and come before duplicates: language, then rules.
+
+    emptied: bool [rows], documents of which paragraph dedup left nothing. There is no text to judge: they are copies, or in
+    the end too short.
+    """
     if isinstance(policy.languages, Languages):
         labels = signals.column("language").to_numpy(zero_copy_only=False)
         score = signals.column("language_score").to_numpy().astype(np.float64)
         known = np.isin(labels.astype(str), policy.languages.keep)
         nothing = np.full(judgement.rows, np.nan)
-        judgement.drop(~known, "language", Stage.LANGUAGE, score, nothing)
-        low = score < np.float64(np.float32(policy.languages.min_score))
+        judgement.drop(~known & ~emptied, "language", Stage.LANGUAGE, score, nothing)
+        low = ~emptied & (score < np.float64(np.float32(policy.languages.min_score)))
         judgement.drop(low, "language_score", Stage.LANGUAGE, score, policy.languages.min_score)
     chosen = resolve_rules(policy)
     if chosen:
         failed, value, threshold = rules.judge(signals, chosen)
         for index in np.unique(failed[failed >= 0]):
-            judgement.drop(failed == index, str(chosen[index].name), Stage.RULES, value, threshold)
+            judgement.drop((failed == index) & ~emptied, str(chosen[index].name), Stage.RULES, value, threshold)
 
 
 def resolve_rules(policy: Policy) -> tuple[rules.Rule, ...]:
@@ -119,12 +123,17 @@ class ResolvedDraw:
 
 
 def judge_quality(
-    judgement: Judgement, quality: np.ndarray, doc_ids: np.ndarray, resolved: ResolvedDraw, seed: int
+    judgement: Judgement,
+    quality: np.ndarray,
+    doc_ids: np.ndarray,
+    resolved: ResolvedDraw,
+    seed: int,
+    emptied: np.ndarray,
 ) -> None:
     """GLaM's draw or LLaMA's cut over quality (float32 [rows], in steps of 1e-4); doc_ids: uint8 [rows, 16]."""
     exact = np.rint(quality.astype(np.float64) * 1e4) / 1e4
     uniform, required = resolved.required(doc_ids, seed)
-    lost = uniform >= resolved.probability(exact)
+    lost = (uniform >= resolved.probability(exact)) & ~emptied
     judgement.drop(lost, f"quality_{'cut' if resolved.draw.draw == 'cut' else 'draw'}", Stage.QUALITY, exact, required)
 
 

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import models
+from pipelines import index, models
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
 from pipelines.recipe import Recipe, resolved
 from pipelines.report.statistics import statistics_path
+from pipelines.select import solutions
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
@@ -25,7 +26,7 @@ SCHEMA_VERSION = 1
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
 # Not part of what a build wrote: other commands own them, or they say when and how a run was made.
 _KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", "manifest.json", "plan.json")
-_UNSTATED = ("recipe.json", "stats.json", "report.html", "card.md")
+_PAGES = ("recipe.json", "stats.json", "report.html")
 
 
 def write_manifest(
@@ -70,11 +71,9 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
         if sidecar is not None:
             files[path] = sidecar
     loose = [f"tokens/{variant}/blend.json" for variant in recipe.variants]
-    for folder in ("decisions", "index"):
-        loose += [path for path in store.files(folder) if path.endswith((".json", ".bin")) and SIDECAR not in path]
-    for path in sorted([*loose, *_UNSTATED]):
-        if store.exists(path):
-            files[path] = store.digest(path)
+    loose += [path for variant in recipe.variants for path in solutions(recipe, variant)]
+    for path in sorted([*loose, index.KEYS, index.ROWS, index.PARTS, *_PAGES]):
+        files[path] = store.digest(path)
     return files
 
 

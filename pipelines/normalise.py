@@ -1,20 +1,20 @@
-r"""The form in which a text is kept: one Unicode form, one line end, no invisible control characters, no trailing blanks.
+r"""The form in which a text is kept: one Unicode form, one line end, no control characters, no trailing blanks.
 
 Two forms. `prose` is for text that people read:
   1. removed: NUL and the other control characters (C0 and C1 without tab, line feed, carriage return and U+0085; DEL),
      and U+FEFF wherever it stands (a byte order mark; files joined end to end leave it in the middle);
-  2. line ends become \n: CRLF, lone CR, U+0085, U+2028, U+2029. CRs before an LF are one line end with it, since \r\r\n is
-     what a CRLF text turns into when it is written in text mode once more;
-  3. trailing blanks of every line go (space, tab, Unicode's Zs), and so do blank lines at the beginning and the end. Runs of
-     blank lines in between stay, as they do in CCNet and LLaMA: they part stanzas and sections;
+  2. line ends become \n: CRLF, lone CR, U+0085, U+2028, U+2029; CRs before an LF are one line end with it, since
+     \r\r\n is what a CRLF text turns into when it is written in text mode once more;
+  3. trailing blanks of every line go (space, tab, Unicode's Zs), and so do blank lines at the beginning and the end;
+     runs of blank lines in between stay, as in CCNet and LLaMA: they part stanzas and sections;
   4. Unicode NFC, last, because what stood between two characters may just have gone.
 `verbatim` is for code and LaTeX, where every blank counts: NUL is removed, CRs before an LF go, and that is all.
 
-Both are idempotent. What is not repaired: wrong encodings, HTML entities, other invisible characters (a zero-width joiner
-carries meaning in Persian, in Indic scripts and in emoji). docs/normalisation.md is the specification.
+Both are idempotent. What is not repaired: wrong encodings, HTML entities, other invisible characters (a zero-width
+joiner carries meaning in Persian, in Indic scripts and in emoji). docs/normalisation.md is the specification.
 
-A kernel cleans the UTF-8 of a batch: blocks of 64 bytes with nothing to do are copied as they are. `unicodedata` is asked
-about documents with non-ASCII characters only, and composes only those that are not in NFC.
+A kernel cleans the UTF-8 of a batch: blocks of 64 bytes with nothing to do are copied as they are. `unicodedata` is
+asked about texts with non-ASCII characters only, and composes only those that are not in NFC.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import numpy as np
 import pyarrow as pa
 
 from quality.text import (
-    ALL,
     U0,
     U1,
     block,
@@ -88,9 +87,9 @@ def _encoded(texts: Sequence[str]) -> pa.Array:
 
 
 def _composed(cleaned: pa.Array, texts: Sequence[str]) -> pa.Array:
-    """`cleaned` with every text in NFC; `texts` are what they were made from, and know at once whether they are ASCII."""
+    """`cleaned` with every text in NFC; `texts`, which it was made from, know at once whether they are ASCII."""
     data, offsets = buffers(cleaned)
-    whole = memoryview(data)
+    whole = data.data
     pieces: list[bytes | memoryview] = []
     lengths = np.diff(offsets)
     copied = 0
@@ -113,7 +112,7 @@ def _composed(cleaned: pa.Array, texts: Sequence[str]) -> pa.Array:
     return string_array(np.frombuffer(b"".join(pieces), np.uint8), moved)
 
 
-# -- kernel -----------------------------------------------------------------------------------------------------------------
+# -- kernel ------------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -121,7 +120,7 @@ def _clean(
     data: np.ndarray, offsets: np.ndarray, verbatim: bool, pad: np.ndarray, out: np.ndarray, out_offsets: np.ndarray
 ) -> None:
     """Steps 1 to 3 for every text; `out` has room for the input and `_PAD` bytes more."""
-    written = np.int64(0)
+    written = 0
     out_offsets[0] = 0
     for document in range(offsets.shape[0] - 1):
         written = _clean_text(data, offsets[document], offsets[document + 1], verbatim, pad, out, written)
@@ -142,7 +141,7 @@ def _clean_text(
             base, place = data.ctypes.data, at
         else:
             block(data, at, pad)
-            base, place = pad.ctypes.data, np.int64(0)
+            base, place = pad.ctypes.data, 0
         end = min(at + 64, stop)
         events = _events(base, place, verbatim, at == start or _needs_look(data[at - 1]), inside_text)
         if end - at < 64:
@@ -187,7 +186,7 @@ def _clean_text(
 
 @kernel
 def _events(base: int, at: int, verbatim: bool, look: bool, inside_text: bool) -> np.uint64:
-    """The bytes of a 64-byte block that are not simply copied; `look`: the byte before the block makes a line feed one."""
+    """The bytes of a 64-byte block that are not simply copied; `look`: a line feed at its beginning is one of them."""
     feeds = mask_equal(base, at, _LF)
     if verbatim:
         odd = mask_equal(base, at, 0) | mask_equal(base, at, _CR)

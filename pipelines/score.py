@@ -102,7 +102,7 @@ def _judged(signals: pa.RecordBatch, policy: Policy | None, solution: ResolvedDr
     ]
     if policy is not None:
         judgement = Judgement(len(rows))
-        judge_text(judgement, pa.Table.from_batches([signals]), policy)
+        judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(rows), bool))
         quality = np.rint(np.asarray(signals.column("quality").to_numpy(zero_copy_only=False), np.float64) * 1e4) / 1e4
         if solution is not None and solution.draw.draw == "cut":
             judgement.drop(quality < solution.threshold, "quality_cut", Stage.QUALITY, quality, solution.threshold)

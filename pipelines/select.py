@@ -44,6 +44,7 @@ from quality.signals import SIGNAL_FIELDS
 VERSION = 1
 _PARTITION_ROWS = 1 << 20
 _DEFAULT = "default"
+_LAST = np.iinfo(np.int32).min
 _SIGNALS = ["language", "language_score", "quality", "n_tokens", "text_bytes", *(field.name for field in SIGNAL_FIELDS)]
 
 
@@ -114,6 +115,16 @@ def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part]) -> dict[st
     return keys
 
 
+def solutions(recipe: Recipe, variant: str) -> list[str]:
+    """Where the solved draws of a variant are written."""
+    groups = sorted(set(VariantSettings.of(recipe, variant).draws.values()))
+    return [solution_path(variant, group) for group in groups]
+
+
+def solution_path(variant: str, group: str) -> str:
+    return f"decisions/{variant}/resolved-{group}.json"
+
+
 # -- one part's judgement ---------------------------------------------------------------------------------------------------
 
 
@@ -129,10 +140,12 @@ class _Columns:
     group: np.ndarray  # uint64 [rows, 2], the near cluster, or the exact one
     clustered: np.ndarray  # bool [rows]: in any cluster
     jaccard: np.ndarray  # float64 [rows]
+    emptied: np.ndarray  # bool [rows]: paragraph dedup left nothing
 
     @staticmethod
     def read(store: Store, part: Part) -> _Columns:
-        clusters = read_columns(store, part.path("clusters"), ["exact_cluster", "near_cluster", "jaccard"])
+        names = ["exact_cluster", "near_cluster", "jaccard", "dropped_paragraphs"]
+        clusters = read_columns(store, part.path("clusters"), names)
         high, low = part_ids(read_columns(store, part.path("documents"), ["doc_id"]).column("doc_id"))
         own = np.stack([high, low], axis=1)
         exact = ids_or(clusters.column("exact_cluster"), own)
@@ -142,7 +155,9 @@ class _Columns:
         )
         jaccard = clusters.column("jaccard").to_numpy().astype(np.float64)
         signals = read_columns(store, part.path("signals"), _SIGNALS)
-        return _Columns(part, signals, high, low, exact, group, clustered, jaccard)
+        nothing = signals.column("words").to_numpy() == 0  # blank lines are never dropped, but are nothing to judge
+        emptied = nothing & np.asarray(clusters.column("dropped_paragraphs").is_valid())
+        return _Columns(part, signals, high, low, exact, group, clustered, jaccard, emptied)
 
     @property
     def quality(self) -> np.ndarray:
@@ -155,7 +170,7 @@ class _Columns:
 
 def _before_duplicates(columns: _Columns, variant: VariantSettings) -> Judgement:
     judgement = Judgement(columns.part.rows)
-    judge_text(judgement, columns.signals, variant.policies[columns.part.source])
+    judge_text(judgement, columns.signals, variant.policies[columns.part.source], columns.emptied)
     return judgement
 
 
@@ -194,7 +209,8 @@ class _StandingMembers:
             rows = np.empty(len(chosen), STANDING_ROW)
             rows["variant"] = number
             rows["dedup"] = sum(1 << Kind[name.upper()] for name in variant.dedup)
-            rows["priority"] = self.settings.priorities[part.source]
+            # A document of which paragraph dedup left nothing keeps its cluster only if all members are like it.
+            rows["priority"] = np.where(columns.emptied[chosen], _LAST, self.settings.priorities[part.source])
             rows["quality"] = np.nan_to_num(columns.quality[chosen], nan=-1.0)
             rows["group_high"], rows["group_low"] = columns.group[chosen].T
             rows["exact_high"], rows["exact_low"] = columns.exact[chosen].T
@@ -231,6 +247,7 @@ class _TokensByQuality:
         for number in wanted:
             variant = self.settings.variants[number]
             standing = _before_quality(columns, variant, number, lost, self.settings.min_jaccard).standing
+            standing = standing & ~columns.emptied
             histogram = np.zeros(sampling.BINS, np.int64)
             np.add.at(histogram, sampling.quality_bin(columns.quality[standing]), tokens[standing])
             yield (number, variant.draws[part.source]), histogram.tobytes()
@@ -266,8 +283,9 @@ class _Decide:
             policy = variant.policies[part.source]
             if part.source in variant.draws:
                 solution = solutions[number, variant.draws[part.source]]
-                judge_quality(judgement, columns.quality, columns.doc_ids, solution, self.settings.seed)
-            judge_length(judgement, columns.signals.column("text_bytes").to_numpy(), policy)
+                judge_quality(judgement, columns.quality, columns.doc_ids, solution, self.settings.seed, columns.emptied)
+            left = np.where(columns.emptied, 0, columns.signals.column("text_bytes").to_numpy())
+            judge_length(judgement, left, policy)
             self._publish(part, variant.name, decisions_table(judgement, validation))
 
     def _publish(self, part: Part, variant: str, table: pa.Table) -> None:
@@ -309,7 +327,7 @@ class _Solve:
         solution = resolve(variant.draw_of(group), histogram)
         expected = expected_share(solution, histogram)
         self.store.publish_json(
-            f"decisions/{variant.name}/resolved-{group}.json",
+            solution_path(variant.name, group),
             {
                 **solution.draw.model_dump(mode="json"),
                 "shift": solution.shift,
@@ -346,11 +364,11 @@ def wire(
         | "ByCluster" >> beam.GroupByKey()
         | "Losers" >> beam.FlatMap(lambda group: _losers_of(group[1]))
     )  # (part, LOSER bytes)
-    every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts])
+    every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts], reshuffle=False)
     judged = (lost, every) | "Flatten" >> beam.Flatten() | "ByPart" >> beam.GroupByKey()  # (part, [LOSER bytes])
     draws = [(n, group) for n, variant in enumerate(settings.variants) for group in sorted(set(variant.draws.values()))]
     tokens = judged | "TokensByQuality" >> beam.ParDo(Each(_TokensByQuality(store, parts, settings)))
-    empty = pipeline | "EveryDraw" >> beam.Create([(draw, b"") for draw in draws])
+    empty = pipeline | "EveryDraw" >> beam.Create([(draw, b"") for draw in draws], reshuffle=False)
     solutions = (
         (tokens, empty)
         | "AllTokens" >> beam.Flatten()

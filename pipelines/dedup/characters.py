@@ -1,7 +1,7 @@
-"""What the text kernels of dedup know of Unicode: tables by code point, and the UTF-8 encoder beside quality.text's decoder.
+"""What the kernels of dedup know of Unicode: tables by code point, and a UTF-8 encoder beside quality.text's decoder.
 
-Tables come from the running Python's `unicodedata` and are built once a process, in about 0.2 s. A kernel takes them as an
-argument and asks them about non-ASCII characters only; ASCII has its own fast path everywhere.
+Tables come from the running Python's `unicodedata` and are built once a process, in about 0.1 s each. A kernel takes
+them as an argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quality.text import kernel
 
 CODE_POINTS = 0x110000
 
-# -- words (MinHash) --------------------------------------------------------------------------------------------------------
+# -- words (MinHash) ---------------------------------------------------------------------------------------------------
 # An entry of `word_table` is the lower-case code point with one of these classes in the bits above it.
 
 CLASS_SHIFT = 24
@@ -50,7 +50,7 @@ UNSPACED = (
 def word_table() -> np.ndarray:
     """int32 [0x110000]: `lower-case code point | class << CLASS_SHIFT`.
 
-    Letters, marks and numbers (categories L, M and N) are PART_OF_WORD, or WORD_OF_ITS_OWN in `UNSPACED`; the rest is GAP.
+    Letters, marks and numbers (categories L, M, N) are PART_OF_WORD, or WORD_OF_ITS_OWN in `UNSPACED`; the rest is GAP.
     A character whose lower case is more than one character (U+0130 alone) stays as it is.
     """
     table = np.arange(CODE_POINTS, dtype=np.int32)
@@ -65,14 +65,14 @@ def word_table() -> np.ndarray:
     return table
 
 
-# -- paragraphs (CCNet) -----------------------------------------------------------------------------------------------------
+# -- paragraphs (CCNet) ------------------------------------------------------------------------------------------------
 
 DROPPED = 0
 _SPACE, _ZERO = 0x20, 0x30
 
 
 def fold_character(character: str) -> str:
-    """What a paragraph's hash sees of one character: "" (dropped), a space, "0", or one lower-case letter without accents."""
+    """What a paragraph's hash sees of a character: "" (dropped), a space, "0", or its lower case without accents."""
     if character.isspace():
         return " "
     lower = character.lower()
@@ -107,7 +107,7 @@ def _assigned() -> Iterator[tuple[int, str]]:
                 yield code, category
 
 
-# -- UTF-8 ------------------------------------------------------------------------------------------------------------------
+# -- UTF-8 -------------------------------------------------------------------------------------------------------------
 
 
 @kernel

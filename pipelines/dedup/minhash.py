@@ -5,64 +5,40 @@ Broder 1997, Lee et al. 2022 for language models). A signature holds, for each o
 shingle hashes, the smallest value over the text: the share of equal minima estimates the similarity with standard error
 sqrt(J (1 - J) / num_perm).
 
-Words are maximal runs of letters, marks and numbers, in lower case; scripts that are written without spaces give one word a
-character (`characters.UNSPACED`), punctuation separates and is otherwise not seen. A text of fewer than `ngram` words is one
+`words` says what a word is; punctuation separates and is otherwise not seen. A text of fewer than `ngram` words is one
 shingle; a text without a word has no signature. Only the first `text_cap` bytes are read: in a text of many megabytes
 nearly every minimum is that of a common phrase, so such texts pull unrelated ones into one cluster (seen by Marin).
 
-Departures from datasketch: 32-bit multiply-add permutations (odd multiplier, modulo 2**32) instead of 61-bit arithmetic.
-On well mixed shingle hashes the estimate has no bias and the standard error above, and eight permutations fit one vector
+Departure from datasketch: 32-bit multiply-add permutations (odd multiplier, modulo 2**32) instead of 61-bit arithmetic.
+On well mixed shingle hashes the estimate keeps the standard error above, and eight permutations fit one vector
 instruction. docs/normalisation.md is the specification.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.dedup.characters import (
-    CLASS_SHIFT,
-    CODE_MASK,
-    GAP,
-    PART_OF_WORD,
-    WORD_OF_ITS_OWN,
-    encode,
-    word_table,
+from pipelines.dedup.characters import word_table
+from pipelines.dedup.words import (
+    MOST_WORDS,
+    find_words,
+    hash_words,
+    mix_reference,
+    word_hash_reference,
+    words_reference,
 )
-from quality.text import (
-    ALL,
-    U0,
-    U1,
-    U63,
-    U64,
-    block,
-    buffers,
-    decode,
-    hash_bytes,
-    hash_bytes_reference,
-    kernel,
-    load64,
-    mask_continuation,
-    mask_digits,
-    mask_high,
-    mask_letters,
-    mix,
-    store64,
-    trailing_zeros,
-)
+from quality.text import U0, buffers, hash_bytes, hash_bytes_reference, kernel, mix
 
 NO_MINIMUM = np.uint32(0xFFFFFFFF)
 
-_WORD_SEED = np.uint64(0x77696E6E6F772077)  # "winnow w"
-_SHINGLE_SEED = np.uint64(0x77696E6E6F772073)  # "winnow s"
-_BAND_SEED = np.uint64(0x77696E6E6F772062)  # "winnow b"
-_WORD_STEP = np.uint64(0xF1357AEA2E62A9C5)  # odd; words of a shingle are the digits of a number to this base
-_LOWER = np.uint64(0x2020202020202020)  # turns ASCII capitals into small letters and leaves digits alone
-_HIGH = np.uint64(0x8080808080808080)
-_WORDS = 512  # hashed between two updates of the minima
+_SHINGLE_SEED = np.uint64(0x77696E6E6F772073)
+_BAND_SEED = np.uint64(0x77696E6E6F772062)
+_WORD_STEP = np.uint64(0xF1357AEA2E62A9C5)  # odd; the words of a shingle are the digits of a number to this base
 _LANES = 8  # shingles that share one pass over the permutations
 
 
@@ -76,7 +52,7 @@ class MinHashSpec:
     text_cap: int
 
     def permutations(self) -> tuple[np.ndarray, np.ndarray]:
-        """(odd multipliers, increments), both uint32 [num_perm]: permutation p takes x to a[p] x + b[p] modulo 2**32."""
+        """(odd multipliers a, increments b), uint32 [num_perm]: permutation p takes x to a[p] x + b[p] modulo 2**32."""
         drawn = [
             hashlib.blake2b(f"winnow minhash {self.seed} {p}".encode(), digest_size=8).digest()
             for p in range(self.num_perm)
@@ -95,25 +71,111 @@ def signatures(texts: pa.Array, spec: MinHashSpec) -> tuple[np.ndarray, np.ndarr
     minima = np.full((len(texts), spec.num_perm), NO_MINIMUM, np.uint32)
     words = np.zeros(len(texts), np.int64)
     longest = min(int(np.diff(offsets).max(initial=0)), spec.text_cap)
-    _sign(
-        data,
-        offsets,
-        spec.text_cap,
-        spec.ngram,
-        word_table(),
-        multipliers,
-        increments,
+    scratch = (
+        np.empty(MOST_WORDS, np.int64),
+        np.empty(MOST_WORDS, np.int64),
+        np.empty(MOST_WORDS + spec.ngram, np.uint64),
+        np.empty(MOST_WORDS + spec.ngram + _LANES, np.uint32),
         np.empty(2 * longest + 64, np.uint8),
-        np.empty(_WORDS + spec.ngram, np.uint64),
-        np.empty(_WORDS + spec.ngram + _LANES, np.uint32),
         np.empty(64, np.uint8),
-        minima,
-        words,
     )
+    _sign(data, offsets, spec.text_cap, spec.ngram, word_table(), multipliers, increments, scratch, minima, words)
     return minima, words > 0
 
 
-# -- kernel -----------------------------------------------------------------------------------------------------------------
+def signature_reference(text: str, spec: MinHashSpec) -> list[int] | None:
+    """The minima of one text in plain Python; None without a word."""
+    read = text.encode()[: spec.text_cap].decode(errors="ignore")  # a character that the cap cuts is not read
+    hashes = [word_hash_reference(word) for word in words_reference(read)]
+    if not hashes:
+        return None
+    size = min(spec.ngram, len(hashes))
+    shingles = set()
+    for first in range(len(hashes) - size + 1):
+        digits = 0
+        for word_hash in hashes[first : first + size]:
+            digits = (digits * int(_WORD_STEP) + word_hash) % 2**64
+        shingles.add(mix_reference(digits, int(_SHINGLE_SEED)) >> 32)
+    multipliers, increments = (parameters.tolist() for parameters in spec.permutations())
+    return [min((a * x + b) % 2**32 for x in shingles) for a, b in zip(multipliers, increments, strict=True)]
+
+
+# -- what is done with signatures --------------------------------------------------------------------------------------
+
+
+def band_hashes(minima: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """uint64 [documents, bands]: a hash of each band's number and its `rows` minima; what is left over is not used.
+
+    `minima` is uint32 [documents, bands * rows or more]. Signatures that are not valid would all meet: leave them out.
+    """
+    if bands * rows > minima.shape[1]:
+        raise ValueError(f"{bands} bands of {rows} rows need {bands * rows} minima, not {minima.shape[1]}")
+    buckets = np.empty((len(minima), bands), np.uint64)
+    _hash_bands(np.ascontiguousarray(minima, "<u4").view(np.uint8), rows, buckets)
+    return buckets
+
+
+def band_hash_reference(minima: Sequence[int], band: int) -> int:
+    """One band's hash from its minima, in plain Python."""
+    key = b"".join(minimum.to_bytes(4, "little") for minimum in minima)
+    return hash_bytes_reference(key, mix_reference(int(_BAND_SEED), band))
+
+
+def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """(bands, rows) that datasketch takes for a Jaccard threshold: false positives and negatives are weighted alike."""
+    from datasketch.lsh import _optimal_param  # the optimiser itself has no public name
+
+    bands, rows = _optimal_param(threshold, num_perm, 0.5, 0.5)
+    return int(bands), int(rows)
+
+
+def agreement(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """float32 [pairs]: the share of equal minima, row by row: the estimate of Jaccard's similarity.
+
+    The standard error is sqrt(J (1 - J) / num_perm), .04 at J = .8 of 112. Minima cut to 16 bits may be given: unequal
+    ones then agree once in 65,536, which raises the estimate by (1 - J) / 65,536 on average.
+    """
+    equal = np.count_nonzero(left == right, axis=1)
+    return (equal / np.float64(left.shape[1])).astype(np.float32)
+
+
+def pack(minima: np.ndarray, valid: np.ndarray) -> pa.Array:
+    """binary [documents]: each row's minima as little-endian uint32 bytes, null where it is not valid."""
+    width = minima.shape[1] * 4
+    offsets = np.zeros(len(valid) + 1, np.int64)
+    np.cumsum(valid * np.int64(width), out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{len(valid)} signatures of {width} bytes are too many for one array: pack fewer at a time")
+    return pa.Array.from_buffers(
+        pa.binary(),
+        len(valid),
+        [
+            pa.py_buffer(np.packbits(valid, bitorder="little")),
+            pa.py_buffer(offsets.astype(np.int32)),
+            pa.py_buffer(np.ascontiguousarray(minima[valid], "<u4")),
+        ],
+    )
+
+
+def unpack(array: pa.Array | pa.ChunkedArray, num_perm: int) -> tuple[np.ndarray, np.ndarray]:
+    """(minima uint32 [documents, num_perm], valid bool [documents]) of a packed column; NO_MINIMUM where it is null."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    minima = np.full((len(array), num_perm), NO_MINIMUM, np.uint32)
+    present = array.drop_null()
+    if len(present) == 0:
+        return minima, valid
+    offsets = np.frombuffer(present.buffers()[1], np.int32)[present.offset : present.offset + len(present) + 1]
+    sizes = np.unique(np.diff(offsets))
+    if sizes.tolist() != [num_perm * 4]:
+        raise ValueError(f"signatures of {sizes.tolist()} bytes, {num_perm * 4} expected: made with other permutations")
+    values = np.frombuffer(present.buffers()[2], "<u4", count=len(present) * num_perm, offset=int(offsets[0]))
+    minima[valid] = values.reshape(len(present), num_perm)
+    return minima, valid
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -125,15 +187,12 @@ def _sign(
     table: np.ndarray,
     multipliers: np.ndarray,
     increments: np.ndarray,
-    lowered: np.ndarray,
-    hashes: np.ndarray,
-    shingles: np.ndarray,
-    pad: np.ndarray,
+    scratch: tuple[np.ndarray, ...],
     minima: np.ndarray,
     words: np.ndarray,
 ) -> None:
-    """Fills minima and words (their number); `hashes` holds the text's latest words, `lowered` one word."""
-    source, padding = data.ctypes.data, pad.ctypes.data
+    """Fills minima and words (their number in each text)."""
+    starts, stops, hashes, shingles, lowered, pad = scratch
     for document in range(offsets.shape[0] - 1):
         at, stop = offsets[document], offsets[document + 1]
         if stop - at > text_cap:
@@ -141,113 +200,15 @@ def _sign(
             while stop > at and data[stop] & 0xC0 == 0x80:
                 stop -= 1
         row = minima[document]
-        total = 0
-        held = 0
-        opened = np.int64(-1)  # where the word began that the scan is in
+        total, held, opened = 0, 0, -1
         while at < stop:
-            if at + 64 <= data.shape[0]:
-                base, place = source, at
-            else:
-                block(data, at, pad)
-                base, place = padding, np.int64(0)
-            used = min(np.int64(64), stop - at)
-            part = mask_letters(base, place) | mask_digits(base, place)
-            alone = U0
-            high = mask_high(base, place)
-            if high != U0:
-                part, alone, used = _patch(data, at, used, high & ~mask_continuation(base, place), part, table)
-            inside = ALL >> np.uint64(64 - used)
-            part &= inside
-            edges = ((part ^ ((part << U1) | np.uint64(opened >= 0))) | alone) & inside
-            while edges != U0:
-                bit = trailing_zeros(edges)
-                edges &= edges - U1
-                if opened >= 0:
-                    hashes[held] = _word_hash(data, source, opened, at + bit, table, lowered)
-                    held += 1
-                    opened = np.int64(-1)
-                if (part >> np.uint64(bit)) & U1:
-                    opened = at + bit
-                elif (alone >> np.uint64(bit)) & U1:
-                    hashes[held] = _word_hash(data, source, at + bit, at + bit + decode(data, at + bit)[1], table, lowered)
-                    held += 1
-                if held >= _WORDS:
-                    total += held
-                    held = _lower_minima(hashes, held, ngram, multipliers, increments, shingles, row)
-                    total -= held
-            at += used
-        if opened >= 0:
-            hashes[held] = _word_hash(data, source, opened, stop, table, lowered)
-            held += 1
-        total += held
-        if total > 0:
-            _lower_minima(hashes, held, min(ngram, total), multipliers, increments, shingles, row)
+            at, opened, found = find_words(data, at, stop, opened, table, pad, starts, stops)
+            hash_words(data, starts, stops, found, table, lowered, hashes[held:])
+            total += found
+            held = _lower_minima(hashes, held + found, ngram, multipliers, increments, shingles, row)
+        if 0 < total < ngram:
+            _lower_minima(hashes, held, total, multipliers, increments, shingles, row)
         words[document] = total
-
-
-@kernel
-def _patch(
-    data: np.ndarray, at: int, used: int, leads: np.uint64, part: np.uint64, table: np.ndarray
-) -> tuple[np.uint64, np.uint64, int]:
-    """(bytes in words, first bytes of words of their own, bytes used) of a block with non-ASCII characters at `leads`.
-
-    A character that does not end within the block is left to the next one.
-    """
-    alone = U0
-    while leads != U0:
-        bit = trailing_zeros(leads)
-        if bit >= used:
-            break
-        leads &= leads - U1
-        code, width = decode(data, at + bit)
-        if bit + width > used:
-            used = np.int64(bit)
-            break
-        kind = table[code] >> CLASS_SHIFT
-        if kind == PART_OF_WORD:
-            part |= ((U1 << np.uint64(width)) - U1) << np.uint64(bit)
-        elif kind == WORD_OF_ITS_OWN:
-            alone |= U1 << np.uint64(bit)
-    return part, alone, used
-
-
-@kernel
-def _word_hash(data: np.ndarray, source: int, start: int, stop: int, table: np.ndarray, lowered: np.ndarray) -> np.uint64:
-    """The hash of the word data[start:stop]; nearly all words are ASCII and fit two loads, which cost no branch."""
-    size = stop - start
-    if size <= 16 and start + 16 <= data.shape[0]:
-        spare = np.uint64(128 - 8 * size)  # bits of the two loads behind the word
-        keep_first = ALL >> (max(spare, U64) - U64)
-        keep_second = (ALL >> (spare & U63)) & (U0 - np.uint64(size > 8))
-        first = load64(source, start) & keep_first
-        second = load64(source, start + 8) & keep_second
-        if (first | second) & _HIGH == U0:
-            short = mix(_WORD_SEED ^ np.uint64(size), first | (_LOWER & keep_first))
-            return mix(short, second | (_LOWER & keep_second)) if size > 8 else short
-    return _long_word_hash(data, start, stop, table, lowered)
-
-
-@kernel
-def _long_word_hash(data: np.ndarray, start: int, stop: int, table: np.ndarray, lowered: np.ndarray) -> np.uint64:
-    """The hash of any word: its lower case goes to `lowered`, then eight bytes at a time, the last ones zero-filled."""
-    size = 0
-    at = start
-    while at < stop:
-        if data[at] < 0x80:
-            lowered[size] = data[at] | 0x20
-            size += 1
-            at += 1
-        else:
-            code, width = decode(data, at)
-            size += encode(table[code] & CODE_MASK, lowered, size)
-            at += width
-    for i in range(size, size + 8):
-        lowered[i] = 0
-    state = _WORD_SEED ^ np.uint64(size)
-    target = lowered.ctypes.data
-    for i in range(0, size, 8):
-        state = mix(state, load64(target, i))
-    return state
 
 
 @kernel
@@ -260,8 +221,10 @@ def _lower_minima(
     shingles: np.ndarray,
     minima: np.ndarray,
 ) -> int:
-    """Takes the shingles of hashes[:held] into the minima; keeps the last ngram - 1 words for what follows, their number
-    is the answer."""
+    """Takes the shingles of hashes[:held] into the minima; the words that later ones need move to the front.
+
+    Answers with their number: ngram - 1, or fewer while there are no more.
+    """
     count = held - ngram + 1
     if count <= 0:
         return held
@@ -288,3 +251,13 @@ def _lower_minima(
     for k in range(ngram - 1):
         hashes[k] = hashes[count + k]
     return ngram - 1
+
+
+@kernel
+def _hash_bands(minima_bytes: np.ndarray, rows: int, buckets: np.ndarray) -> None:
+    """`minima_bytes` is the signature matrix, uint8 [documents, 4 * num_perm]."""
+    for document in range(buckets.shape[0]):
+        row = minima_bytes[document]
+        for band in range(buckets.shape[1]):
+            start = band * rows * 4
+            buckets[document, band] = hash_bytes(row, start, start + rows * 4, mix(_BAND_SEED, np.uint64(band)))

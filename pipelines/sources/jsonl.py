@@ -1,0 +1,174 @@
+"""JSON lines: a record is a line that is not blank.
+
+| what stands there                                             | what becomes of it                     |
+|---------------------------------------------------------------|----------------------------------------|
+| an object with a string under the text's name                 | a document                             |
+| no object; NaN, a lone surrogate, over 1,023 levels deep      | reject `malformed_json`                |
+| bytes that are no UTF-8                                       | reject `invalid_utf8`                  |
+| no text, or null / text that is not a string                  | `missing_text` / `text_not_string`     |
+| a line over the limit                                         | `too_large`, never held                |
+| damage in the container                                       | one `corrupt_container` for the rest   |
+
+A byte order mark before the first line is skipped. A key that stands twice: the last one counts. The id may be a whole number;
+other fields that are not strings are left out. Plain files are cut into spans at line starts; a line belongs to the span in
+which it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from pipelines.reading import CorruptInput, OversizedLine, Readable, decompressed, lines, open_input
+from pipelines.records import Input, Limits, Record, Reject, Span
+from pipelines.schema import RejectReason
+from pipelines.sources import SourceOptions
+
+_BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 20
+
+
+def read(
+    source_input: Input, options: SourceOptions, limits: Limits, span: Span | None = None
+) -> Iterator[Record | Reject]:
+    """The records of one input, or of one span of a plain one."""
+    number = span.first_record if span else 0
+    with open_input(source_input.url) as raw:
+        stream: Readable
+        if span:
+            raw.seek(span.start)
+            stream = _Bounded(raw, span.stop - span.start)
+        else:
+            stream = decompressed(raw)
+        try:
+            for place, line in enumerate(lines(stream, limits.record_bytes)):
+                if isinstance(line, bytes):
+                    if place == 0 and number == 0:
+                        line = line.removeprefix(_BOM)
+                    if not line.strip():
+                        continue
+                yield _record(f"{source_input.path}#{number}", line, options)
+                number += 1
+        except CorruptInput as error:
+            yield Reject(
+                f"{source_input.path}#{number}", RejectReason.CORRUPT_CONTAINER, str(error), unknown_rest=True
+            )
+
+
+def _record(locator: str, line: bytes | OversizedLine, options: SourceOptions) -> Record | Reject:
+    if isinstance(line, OversizedLine):
+        return Reject(locator, RejectReason.TOO_LARGE, f"a line of {line.size} bytes")
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return _malformed(locator, line, error)
+    if not isinstance(found, dict):
+        return Reject(locator, RejectReason.MALFORMED_JSON, f"a {type(found).__name__}, not an object")
+    text = field(found, options.text)
+    if text is None:
+        return Reject(locator, RejectReason.MISSING_TEXT, f"no {options.text!r}")
+    if not isinstance(text, str):
+        return Reject(locator, RejectReason.TEXT_NOT_STRING, f"{options.text!r} is a {type(text).__name__}")
+    source_id = field(found, options.id)
+    return Record(
+        locator,
+        text,
+        str(source_id) if isinstance(source_id, str | int) and not isinstance(source_id, bool) else None,
+        *(_string(field(found, name)) for name in (options.url, options.title, options.date, options.license)),
+    )
+
+
+def _malformed(locator: str, line: bytes, error: Exception) -> Reject:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as damage:
+        return Reject(locator, RejectReason.INVALID_UTF8, f"byte {damage.start} of the line")
+    return Reject(locator, RejectReason.MALFORMED_JSON, str(error))
+
+
+def field(found: dict[str, Any], name: str) -> Any:
+    """The value under a name; a name that is not there as it stands is followed along its dots."""
+    if name in found or "." not in name:
+        return found.get(name)
+    value: Any = found
+    for step in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(step)
+    return value
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class _Bounded:
+    """At most `size` bytes of a stream."""
+
+    def __init__(self, raw: Readable, size: int) -> None:
+        self._raw, self._left = raw, size
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._raw.read(min(self._left, size if size >= 0 else self._left))
+        self._left -= len(data)
+        return data
+
+
+def spans(url: str, target_bytes: int) -> Iterator[Span]:
+    """Spans of about `target_bytes` at line starts, with the number of the first record of each; none for containers."""
+    with open_input(url) as raw:
+        stream = decompressed(raw)
+        if not isinstance(stream, type(decompressed(_Bounded(_Empty(), 0)))):
+            return
+        start = at = line_start = 0
+        number = first = 0
+        blank = True
+        while block := stream.read(_BLOCK):
+            begin = 0
+            while (stop := block.find(b"\n", begin)) >= 0:
+                blank = blank and not block[begin:stop].removeprefix(_BOM if line_start == 0 else b"").strip()
+                number += not blank
+                line_start, begin, blank = at + stop + 1, stop + 1, True
+                if line_start - start >= target_bytes:
+                    yield Span(start, line_start, first)
+                    start, first = line_start, number
+            blank = blank and not block[begin:].strip()
+            at += len(block)
+        if at > start:
+            yield Span(start, at, first)
+
+
+class _Empty:
+    def read(self, size: int = -1, /) -> bytes:
+        return b""
+
+
+def count(source_input: Input, options: SourceOptions) -> int:
+    """Lines that are not blank, by Python's own readers; a damaged rest counts as one."""
+    import bz2
+    import gzip
+    import io
+
+    with open_input(source_input.url) as raw:
+        head = raw.read(4)
+        raw.seek(0)
+        stream: Any = raw
+        if head[:2] == b"\x1f\x8b":
+            stream = gzip.GzipFile(fileobj=raw)
+        elif head[:3] == b"BZh":
+            stream = bz2.BZ2File(raw)
+        elif head == b"\x28\xb5\x2f\xfd":
+            import zstandard
+
+            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        found = 0
+        try:
+            for number, line in enumerate(stream):
+                found += bool((line.removeprefix(_BOM) if number == 0 else line).strip())
+        except (OSError, EOFError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            found += 1
+        return found

@@ -1,0 +1,245 @@
+"""How the quality classifier is learned, and how it is judged: on sources that it did not see.
+
+A held-out slice of the training mix flatters a classifier: it rewards knowing the sources. So the strength of regularisation
+is chosen leave-one-source-out: each source in turn is left out of training and scored against the whole other class; the
+strength with the best mean AUC wins (the one source of a class cannot be left out; where neither class has two, the strongest
+regularisation is taken). Strong regularisation wins there
+and loses on the slice. Every source has equal weight in its class, and the classes equal weight, whatever their sizes.
+
+Documents longer than `TEXT_CAP` are cut to an excerpt at a hashed place, so that books are judged by the page and length is no
+feature. Solver, sample and slices are functions of the documents and the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from quality import logistic, sampling
+from quality.classifier import Classifier
+from quality.classifier_kernel import TEXT_CAP, batch_features
+from quality.logistic import Rows
+from quality.text import buffers, string_array
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The sampled documents of one source."""
+
+    source: str
+    curated: bool
+    texts: pa.Array  # large_string [n]
+    doc_ids: pa.Array  # binary(16) [n]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """l2 is searched over `strengths`; `held_out` is the share of documents kept for the slice and for calibration."""
+
+    seed: int
+    bits: int = 20
+    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
+    held_out: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A source as the solver sees it."""
+
+    name: str
+    curated: bool
+    rows: Rows
+    held: np.ndarray  # bool [n]
+
+
+def fit(training: Sequence[Example], judging: Sequence[Example], settings: FitSettings) -> Classifier:
+    """Learns from `training` (at least one document a source, both classes), measures on all; deterministic."""
+    sources = [_prepare(example, settings) for example in training]
+    others = [_prepare(example, settings) for example in judging if len(example.texts)]
+    learned = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(~s.held)), s.held[~s.held]) for s in sources]
+    held = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(s.held)), s.held[s.held]) for s in sources]
+    by_strength = [_leave_one_out(learned, strength, settings) for strength in settings.strengths]
+    means = [_mean([one["auc"] for one in found]) for found in by_strength]
+    best = max(range(len(means)), key=lambda i: (means[i] or 0.0, settings.strengths[i]))
+    point = _learn(learned, settings.strengths[best], settings)
+    # float32 is what is stored, so it is what is calibrated and measured.
+    point[:-1] = point[:-1].astype(np.float32)
+    slope, intercept = _platt(held if _both_classes(held) else learned, point)
+    metrics = {
+        "l2": settings.strengths[best],
+        "l2_search": [
+            {"l2": strength, "mean_auc": mean} for strength, mean in zip(settings.strengths, means, strict=True)
+        ],
+        "held_out_slice": _auc_of(_margins_of(held, point, True), _margins_of(held, point, False)),
+        "leave_one_source_out": by_strength[best],
+        "judged_only": _judge(others, sources, point),
+        "documents": {source.name: len(source.rows) for source in [*sources, *others]},
+    }
+    return Classifier(point[:-1].astype(np.float32), float(point[-1]), slope, intercept, metrics)
+
+
+# -- features ---------------------------------------------------------------------------------------------------------------
+
+
+def _prepare(example: Example, settings: FitSettings) -> _Source:
+    ids = np.frombuffer(b"".join(example.doc_ids.to_pylist()), np.uint8).reshape(-1, 16)
+    texts = excerpts(example.texts, example.doc_ids, settings.seed)
+    held = sampling.uniform(ids, settings.seed, "fit held out") < settings.held_out
+    return _Source(example.source, example.curated, features(texts, settings.bits), held)
+
+
+def excerpts(texts: pa.Array, doc_ids: pa.Array, seed: int) -> pa.Array:
+    """Texts of at most TEXT_CAP bytes: longer ones give the bytes from a hashed place, moved to a word's start."""
+    data, offsets = buffers(texts)
+    pieces = []
+    for number, doc_id in enumerate(doc_ids.to_pylist()):
+        start, stop = int(offsets[number]), int(offsets[number + 1])
+        if stop - start > TEXT_CAP:
+            digest = hashlib.blake2b(doc_id + seed.to_bytes(8, "little"), digest_size=8).digest()
+            begin = start + int.from_bytes(digest, "big") % (stop - start - TEXT_CAP)
+            piece = bytes(data[begin : begin + TEXT_CAP])
+            piece = piece.split(b" ", 1)[-1].decode("utf-8", "ignore").encode()
+        else:
+            piece = bytes(data[start:stop])
+        pieces.append(piece)
+    bounds = np.zeros(len(pieces) + 1, np.int64)
+    bounds[1:] = np.cumsum([len(piece) for piece in pieces])
+    return string_array(np.frombuffer(b"".join(pieces) or b"\0", np.uint8), bounds)
+
+
+def features(texts: pa.Array, bits: int) -> Rows:
+    """The feature sets of large_string [n]."""
+    data, offsets = buffers(texts)
+    indptr = np.zeros(len(texts) + 1, np.int64)
+    indices = np.empty(int(np.minimum(np.diff(offsets), TEXT_CAP).sum()) + 2 * len(texts) + 2, np.int32)
+    total = batch_features(data, offsets, bits, np.zeros(1 << bits, np.int64), indptr, indices)
+    return Rows(indptr, indices[:total].copy(), 1.0 / np.sqrt(np.maximum(np.diff(indptr), 1)))
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------------
+
+
+def _learn(sources: Sequence[_Source], l2: float, settings: FitSettings) -> np.ndarray:
+    filled = [source for source in sources if len(source.rows)]
+    rows = _concatenated([source.rows for source in filled])
+    signs = np.concatenate([np.full(len(s.rows), 1.0 if s.curated else -1.0) for s in filled])
+    return logistic.fit(rows, signs, _shares(filled), l2, 1 << settings.bits)
+
+
+def _shares(sources: Sequence[_Source]) -> np.ndarray:
+    """float64 [documents]: half to each class, equal parts to a class's sources, equal parts to a source's documents."""
+    members = {curated: sum(s.curated is curated for s in sources) for curated in (True, False)}
+    classes = sum(count > 0 for count in members.values())
+    return np.concatenate([np.full(len(s.rows), 1.0 / (classes * members[s.curated] * len(s.rows))) for s in sources])
+
+
+def _concatenated(rows: Sequence[Rows]) -> Rows:
+    starts = np.cumsum([0, *(len(one.indices) for one in rows)])
+    indptr = np.concatenate([[0], *(one.indptr[1:] + start for one, start in zip(rows, starts, strict=False))])
+    return Rows(
+        indptr.astype(np.int64),
+        np.concatenate([one.indices for one in rows]),
+        np.concatenate([one.scale for one in rows]),
+    )
+
+
+def _margins(rows: Rows, point: np.ndarray) -> np.ndarray:
+    out = np.empty(len(rows))
+    logistic.margins(rows.indptr, rows.indices, rows.scale, point, out)
+    return out
+
+
+def _margins_of(sources: Sequence[_Source], point: np.ndarray, curated: bool) -> np.ndarray:
+    return np.concatenate([np.empty(0), *(_margins(s.rows, point) for s in sources if s.curated is curated)])
+
+
+def _both_classes(sources: Sequence[_Source]) -> bool:
+    return all(sum(len(s.rows) for s in sources if s.curated is curated) >= 10 for curated in (True, False))
+
+
+def _platt(sources: Sequence[_Source], point: np.ndarray) -> tuple[float, float]:
+    """(slope, intercept) of Platt's sigmoid, by Newton's method on balanced weights; slope is kept positive."""
+    filled = [source for source in sources if len(source.rows)]
+    x = np.concatenate([_margins(s.rows, point) for s in filled])
+    y = np.concatenate([np.full(len(s.rows), float(s.curated)) for s in filled])
+    share = _shares(filled)
+    slope, intercept = 1.0, 0.0
+    for _ in range(100):
+        p = 1.0 / (1.0 + np.exp(-np.clip(slope * x + intercept, -60, 60)))
+        residual, curve = share * (p - y), share * p * (1 - p)
+        # A whisper of ridge keeps separable classes from an infinite slope.
+        ridge = 1e-4
+        g = np.array([math.fsum(residual * x) + ridge * slope, math.fsum(residual) + ridge * intercept])
+        xx, xo, oo = math.fsum(curve * x * x) + ridge, math.fsum(curve * x), math.fsum(curve) + ridge
+        determinant = xx * oo - xo * xo
+        move = np.array([oo * g[0] - xo * g[1], xx * g[1] - xo * g[0]]) / determinant
+        length = max(1.0, float(np.abs(move).max()) / 5.0)
+        slope, intercept = slope - move[0] / length, intercept - move[1] / length
+        if np.abs(move).max() < 1e-10:
+            break
+    return max(float(slope), 1e-6), float(intercept)
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------------
+
+
+def _leave_one_out(sources: Sequence[_Source], l2: float, settings: FitSettings) -> list[dict[str, Any]]:
+    """For each source whose class has another one: its AUC against the other class, by a model that never saw it."""
+    found = []
+    for left_out in sources:
+        rest = [source for source in sources if source is not left_out]
+        if not any(source.curated is left_out.curated for source in rest) or not len(left_out.rows):
+            continue
+        point = _learn(rest, l2, settings)
+        own = _margins(left_out.rows, point)
+        other = _margins_of(rest, point, not left_out.curated)
+        scored = _auc_of(own, other) if left_out.curated else _auc_of(other, own)
+        found.append({"source": left_out.name, "curated": left_out.curated, **scored})
+    return found
+
+
+def _judge(others: Sequence[_Source], sources: Sequence[_Source], point: np.ndarray) -> list[dict[str, Any]]:
+    """The sources that only measure: each against the judged sources of the other class, or the held-out training ones."""
+    held = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(s.held)), s.held[s.held]) for s in sources]
+    found = []
+    for one in others:
+        against = [other for other in others if other.curated is not one.curated] or held
+        own, other = _margins(one.rows, point), _margins_of(against, point, not one.curated)
+        scored = _auc_of(own, other) if one.curated else _auc_of(other, own)
+        found.append({"source": one.name, "curated": one.curated, **scored})
+    return found
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """P(positive > negative) + P(equal) / 2, exact by ranks; nan where a side is empty."""
+    if not len(positive) or not len(negative):
+        return math.nan
+    values, counts = np.unique(np.concatenate([positive, negative]), return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0  # mean rank of each value
+    total = math.fsum(ranks[np.searchsorted(values, positive)])
+    n, m = len(positive), len(negative)
+    return (total - n * (n + 1) / 2) / (n * m)
+
+
+def _auc_of(positive: np.ndarray, negative: np.ndarray) -> dict[str, Any]:
+    """AUC with its 95 % interval (Hanley and McNeil 1982) and the numbers of documents."""
+    value = auc(positive, negative)
+    n, m = len(positive), len(negative)
+    if math.isnan(value):
+        return {"auc": None, "low": None, "high": None, "curated_documents": n, "web_documents": m}
+    q1, q2 = value / (2 - value), 2 * value * value / (1 + value)
+    variance = (value * (1 - value) + (n - 1) * (q1 - value**2) + (m - 1) * (q2 - value**2)) / (n * m)
+    half = 1.96 * math.sqrt(max(variance, 0.0))
+    bounds = {"auc": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
+    return {**{k: round(v, 4) for k, v in bounds.items()}, "curated_documents": n, "web_documents": m}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(math.fsum(known) / len(known), 6) if known else None

@@ -1,0 +1,140 @@
+"""Hashed word 1-2-grams, compiled: the feature sets of a batch, and the score of a batch without building them.
+
+Words are what ASCII white space of `str.split` leaves apart, ASCII letters lower-cased; features are the set of words and of
+pairs of neighbours, hashed to 2^bits buckets; a row has the value 1 / sqrt(features) in each of them (L2 norm 1). Only the
+first `TEXT_CAP` bytes of a text count, so that length is no feature. `features_reference` says all of it in Python.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quality.text import fold, kernel, mix
+
+TEXT_CAP = 10_000
+_WORD = np.uint64(0xCBF29CE484222325)
+_PRIME = np.uint64(0x100000001B3)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@kernel
+def _is_blank(byte: np.uint8) -> bool:
+    return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+
+
+@kernel
+def document_features(
+    data: np.ndarray, start: int, stop: int, bits: int, stamps: np.ndarray, stamp: int, out: np.ndarray
+) -> int:
+    """Writes the distinct features of one text into out (int32); returns how many. stamps: int64 [2^bits], of past calls."""
+    stop = min(stop, start + TEXT_CAP)
+    shift = np.uint64(64 - bits)
+    count = 0
+    state = _WORD
+    previous = np.uint64(0)
+    inside = False
+    for at in range(start, stop + 1):
+        byte = data[at] if at < stop else np.uint8(32)
+        if not _is_blank(byte):
+            if 65 <= byte <= 90:
+                byte = np.uint8(byte + 32)
+            state = (state ^ np.uint64(byte)) * _PRIME
+            inside = True
+            continue
+        if not inside:
+            continue
+        word = fold(state, _SPREAD)
+        place = np.int64(word >> shift)
+        if stamps[place] != stamp:
+            stamps[place] = stamp
+            out[count] = place
+            count += 1
+        if previous != 0:
+            place = np.int64(mix(previous, word) >> shift)
+            if stamps[place] != stamp:
+                stamps[place] = stamp
+                out[count] = place
+                count += 1
+        previous = word
+        state = _WORD
+        inside = False
+    return count
+
+
+@kernel
+def batch_features(
+    data: np.ndarray, offsets: np.ndarray, bits: int, stamps: np.ndarray, indptr: np.ndarray, indices: np.ndarray
+) -> int:
+    """CSR rows of a batch: indptr int64 [n + 1], indices int32 [enough: one a byte of capped text]; returns the total."""
+    total = 0
+    indptr[0] = 0
+    for document in range(offsets.shape[0] - 1):
+        total += document_features(
+            data, offsets[document], offsets[document + 1], bits, stamps, document + 1, indices[total:]
+        )
+        indptr[document + 1] = total
+    return total
+
+
+@kernel
+def batch_margins(
+    data: np.ndarray,
+    offsets: np.ndarray,
+    bits: int,
+    weights: np.ndarray,
+    bias: float,
+    stamps: np.ndarray,
+    first_stamp: int,
+    scratch: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """out float64 [n]: bias + sum of weights / sqrt(features), summed in order of first occurrence."""
+    for document in range(offsets.shape[0] - 1):
+        stamp = first_stamp + document
+        count = document_features(
+            data, offsets[document], offsets[document + 1], bits, stamps, stamp, scratch
+        )
+        total = 0.0
+        for i in range(count):
+            total += weights[scratch[i]]
+        out[document] = bias + total / np.sqrt(max(count, 1))
+
+
+def words_reference(text: bytes) -> list[bytes]:
+    """The words of a text's UTF-8, in plain Python."""
+    blanks = bytes([*range(9, 14), *range(28, 33)])
+    return text[:TEXT_CAP].translate(bytes.maketrans(blanks, b" " * len(blanks))).lower().split(b" ")
+
+
+def features_reference(text: bytes, bits: int) -> dict[int, list[bytes]]:
+    """Bucket -> the words and pairs that fall into it, in plain Python."""
+    full = (1 << 64) - 1
+
+    def folded(left: int, right: int) -> int:
+        product = left * right
+        return (product & full) ^ (product >> 64)
+
+    def word_hash(word: bytes) -> int:
+        state = int(_WORD)
+        for byte in word:
+            state = (state ^ byte) * int(_PRIME) & full
+        return folded(state, int(_SPREAD))
+
+    found: dict[int, list[bytes]] = {}
+    previous: tuple[int, bytes] | None = None
+    for word in words_reference(text):
+        if not word:
+            continue
+        hashed = word_hash(word)
+        names = [(hashed, word)]
+        if previous is not None:
+            pair = folded(previous[0] ^ 0xA0761D6478BD642F, hashed ^ 0x9E3779B97F4A7C15)
+            names.append((pair, previous[1] + b" " + word))
+        for value, name in names:
+            uses = found.setdefault(value >> (64 - bits), [])
+            if name not in uses:
+                uses.append(name)
+        previous = (hashed, word)
+    return found
+
+

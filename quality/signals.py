@@ -1,0 +1,65 @@
+"""The heuristic signals of C4, Gopher, FineWeb and LLaMA's code rules: one column each, by its usual name.
+
+The kernel counts integers (`signals_reference` says each counter in plain Python); fractions are taken here, once, as float32;
+where there is nothing to divide by they are 0. What the numbers are judged against stands in `rules`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from quality.signals_kernel import count
+from quality.signals_reference import COUNTERS
+
+# column -> (counter, what it is divided by); None: the count itself
+_COLUMNS: dict[str, tuple[str, str | None]] = {
+    "characters": ("characters", None),
+    "words": ("words", None),
+    "lines": ("lines", None),
+    "mean_word_length": ("word_characters", "words"),
+    "hash_ratio": ("hashes", "words"),
+    "ellipsis_ratio": ("ellipses", "words"),
+    "alphabetic_words": ("alphabetic_words", "words"),
+    "distinct_stop_words": ("distinct_stop_words", None),
+    "bullet_lines": ("bullet_lines", "lines"),
+    "ellipsis_lines": ("ellipsis_lines", "lines"),
+    "duplicate_lines": ("duplicate_lines", "distinct_lines_base"),
+    "duplicate_line_characters": ("duplicate_line_characters", "characters"),
+    "duplicate_paragraphs": ("duplicate_paragraphs", "paragraphs"),
+    "duplicate_paragraph_characters": ("duplicate_paragraph_characters", "characters"),
+    **{f"top_{n}_gram": (f"top_{n}_gram_characters", "characters") for n in (2, 3, 4)},
+    **{f"duplicate_{n}_grams": (f"duplicate_{n}_gram_characters", "characters") for n in range(5, 11)},
+    "c4_lines": ("c4_lines", None),
+    "c4_sentences": ("c4_sentences", None),
+    "javascript_lines": ("javascript_lines", None),
+    "lorem_ipsum": ("lorem_ipsum", None),
+    "curly_brackets": ("curly_brackets", None),
+    "terminal_lines": ("terminal_lines", "nonblank_lines"),
+    "short_lines": ("short_lines", "nonblank_lines"),
+    "longest_line": ("longest_line", None),
+    "mean_line_length": ("characters", "lines"),
+    "alphanumerics": ("alphanumerics", "characters"),
+    "digits": ("digits", "characters"),
+}
+
+SIGNAL_FIELDS: list[pa.Field] = [
+    pa.field(name, pa.int32() if divisor is None else pa.float32(), nullable=False)
+    for name, (_, divisor) in _COLUMNS.items()
+]
+
+
+class Signals:
+    """Counts batches of texts."""
+
+    def __call__(self, texts: pa.Array) -> pa.RecordBatch:
+        """SIGNAL_FIELDS of large_string [n]."""
+        counts = count(texts)  # int64 [n, len(COUNTERS)]
+        place = {name: index for index, name in enumerate(COUNTERS)}
+        columns = []
+        for name, (counter, divisor) in _COLUMNS.items():
+            values = counts[:, place[counter]]
+            if divisor is not None:
+                values = values / np.maximum(counts[:, place[divisor]], 1)
+            columns.append(pa.array(values.astype(np.int32 if divisor is None else np.float32)))
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(SIGNAL_FIELDS))

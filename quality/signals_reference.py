@@ -1,0 +1,162 @@
+"""The heuristic counters in plain Python: what the kernel is held to, and the plainest statement of each definition.
+
+Words are `str.split()`, lines are split at "\\n", paragraphs at two or more newlines; lengths are in characters. datatrove's
+filters, whose formulas these are, split words with spaCy instead: the counts are close, not equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Rae et al. 2021, appendix A1.1
+TERMINAL = (".", "?", "!", '"', "\u201d")  # Raffel et al. 2020, section 2.2
+SHORT_LINE = 30  # characters, Penedo et al. 2024
+
+COUNTERS = (
+    "characters",
+    "words",
+    "word_characters",
+    "alphabetic_words",
+    "distinct_stop_words",
+    "hashes",
+    "ellipses",
+    "lines",
+    "bullet_lines",
+    "ellipsis_lines",
+    "nonblank_lines",
+    "terminal_lines",
+    "short_lines",
+    "longest_line",
+    "alphanumerics",
+    "digits",
+    "distinct_lines_base",
+    "duplicate_lines",
+    "duplicate_line_characters",
+    "paragraphs",
+    "duplicate_paragraphs",
+    "duplicate_paragraph_characters",
+    "top_2_gram_characters",
+    "top_3_gram_characters",
+    "top_4_gram_characters",
+    "duplicate_5_gram_characters",
+    "duplicate_6_gram_characters",
+    "duplicate_7_gram_characters",
+    "duplicate_8_gram_characters",
+    "duplicate_9_gram_characters",
+    "duplicate_10_gram_characters",
+    "c4_lines",
+    "c4_sentences",
+    "javascript_lines",
+    "lorem_ipsum",
+    "curly_brackets",
+)
+
+
+def counters(text: str) -> dict[str, int]:
+    """Every counter of one text."""
+    words = text.split()
+    lines = text.split("\n")
+    found = _symbols(text, words) | _lines(lines) | _repeated_parts(text)
+    for n in (2, 3, 4):
+        found[f"top_{n}_gram_characters"] = top_ngram(words, n)
+    for n in range(5, 11):
+        found[f"duplicate_{n}_gram_characters"] = duplicate_ngrams(words, n)
+    return {name: found[name] for name in COUNTERS}
+
+
+def _symbols(text: str, words: Sequence[str]) -> dict[str, int]:
+    return {
+        "characters": len(text),
+        "words": len(words),
+        "word_characters": sum(map(len, words)),
+        "alphabetic_words": sum(any(c.isalpha() for c in word) for word in words),
+        "distinct_stop_words": len(set(words) & set(STOP_WORDS)),
+        "hashes": text.count("#"),
+        "ellipses": text.count("...") + text.count("\u2026"),
+        "alphanumerics": sum(c.isalnum() for c in text),
+        "digits": sum("0" <= c <= "9" for c in text),
+        "lorem_ipsum": int("lorem ipsum" in text.lower()),
+        "curly_brackets": text.count("{"),
+    }
+
+
+def _lines(lines: Sequence[str]) -> dict[str, int]:
+    stripped = [line.strip() for line in lines]
+    kept = [line for line in stripped if _c4_keeps(line)]
+    return {
+        "lines": len(lines),
+        "nonblank_lines": sum(bool(line) for line in stripped),
+        "bullet_lines": sum(line.startswith(("\u2022", "-")) for line in stripped),
+        "ellipsis_lines": sum(line.endswith(("...", "\u2026")) for line in stripped),
+        "terminal_lines": sum(line.endswith(TERMINAL) for line in stripped),
+        "short_lines": sum(0 < len(line) < SHORT_LINE for line in stripped),
+        "longest_line": max(map(len, lines)),
+        "javascript_lines": sum("javascript" in line.lower() for line in stripped),
+        "c4_lines": len(kept),
+        "c4_sentences": sum(sentences(line) for line in kept),
+    }
+
+
+def _c4_keeps(line: str) -> bool:
+    """Raffel et al. 2020: ends in a terminal mark (an ellipsis is none), has 3 words or more, no "javascript"."""
+    ends = line.endswith(TERMINAL) and not line.endswith("...")
+    return ends and len(line.split()) >= 3 and "javascript" not in line.lower()
+
+
+def sentences(line: str) -> int:
+    """Runs of . ? ! that end a word."""
+    return sum(bool(re.search(r"[.?!][\"\u201d]?$", word)) for word in line.split())
+
+
+def _repeated_parts(text: str) -> dict[str, int]:
+    body = text.strip()
+    lines = [line for line in re.split(r"\n+", body) if line]
+    paragraphs = [part for part in re.split(r"\n{2,}", body) if part]
+    line_count, line_characters = _repeats(lines)
+    paragraph_count, paragraph_characters = _repeats(paragraphs)
+    return {
+        "distinct_lines_base": len(lines),
+        "duplicate_lines": line_count,
+        "duplicate_line_characters": line_characters,
+        "paragraphs": len(paragraphs),
+        "duplicate_paragraphs": paragraph_count,
+        "duplicate_paragraph_characters": paragraph_characters,
+    }
+
+
+def _repeats(parts: Sequence[str]) -> tuple[int, int]:
+    """(how many parts stood before, their characters)."""
+    seen: set[Hashable] = set()
+    count = characters = 0
+    for part in parts:
+        if part in seen:
+            count += 1
+            characters += len(part)
+        seen.add(part)
+    return count, characters
+
+
+def top_ngram(words: Sequence[str], n: int) -> int:
+    """Characters (blanks between words included) in all occurrences of the most frequent n-gram; ties: the first seen."""
+    grams = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    if not grams:
+        return 0
+    gram, count = grams.most_common(1)[0]
+    return (sum(map(len, gram)) + n - 1) * count
+
+
+def duplicate_ngrams(words: Sequence[str], n: int) -> int:
+    """Characters in n-grams that stood before, counted without overlap (Rae et al. 2021)."""
+    seen: set[Hashable] = set()
+    characters = at = 0
+    while at + n <= len(words):
+        gram = tuple(words[at : at + n])
+        if gram in seen:
+            characters += sum(map(len, gram))
+            at += n
+        else:
+            seen.add(gram)
+            at += 1
+    return characters
