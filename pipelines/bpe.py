@@ -1,10 +1,10 @@
 """Text to token ids and back: byte-level BPE, trained by Hugging Face `tokenizers`, applied by a compiled kernel.
 
-`bpe_file` says what a tokenizer is, `bpe_pieces` where pieces begin, `bpe_merge` how a piece is merged, `bpe_kernel` how a
-batch is encoded. The ids are those of `tokenizers` and `tiktoken` for the same merges, except that names of special tokens
-within a text are ordinary characters here (tiktoken's `encode_ordinary`).
+`bpe_file` says what a tokenizer is, `bpe_pieces` where pieces begin, `bpe_merge` how one is merged, `bpe_kernel` how a
+batch is encoded. The ids are those of `tokenizers` and `tiktoken` for the same merges, except that names of special
+tokens within a text are ordinary characters here (tiktoken's `encode_ordinary`).
 
-Sources: Sennrich et al. 2016 (BPE on words), Radford et al. 2019 (bytes, the pattern), Touvron et al. 2023 (split digits).
+Sources: Sennrich et al. 2016 (BPE on words), Radford et al. 2019 (bytes, the pattern), Touvron et al. 2023 (digits).
 Departure from LLaMA: its SentencePiece works on characters with bytes as the fallback; here bytes are the alphabet.
 """
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipelines.bpe_file import END_OF_DOCUMENT, PATTERNS, Digits
 from pipelines.bpe_file import Tokenizer as Tokenizer
+from pipelines.bpe_file import bytes_only as bytes_only
 from pipelines.bpe_file import load as load
 from pipelines.bpe_file import save as save
 from pipelines.bpe_kernel import Vocabulary, encode, new_cache
@@ -34,11 +35,11 @@ _CACHE_STORED = 1 << 21  # 2 MiB of long keys and 8 MiB of ids
 
 
 def train(texts: Iterator[str], vocab_size: int, digits: Digits) -> Tokenizer:
-    """A tokenizer of at most `vocab_size` ids: bytes 0 to 255 in GPT-2's order, then merges by rank, last `<|endoftext|>`.
+    """A tokenizer of at most `vocab_size` ids: the bytes in GPT-2's order, merges by rank, `<|endoftext|>` last.
 
-    A small corpus has fewer pairs that occur twice than were asked for; then the vocabulary is smaller, and is what came
-    out. The result depends on the multiset of texts alone, not on their order or on threads. Holds the distinct pieces of
-    the texts in memory, not the texts.
+    A small corpus has fewer pairs that occur twice than were asked for; then the vocabulary is smaller, and is what
+    came out. The result depends on the multiset of texts alone, not on their order or on threads. Holds the distinct
+    pieces of the texts in memory, not the texts.
     """
     from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Trainee
@@ -69,7 +70,8 @@ class Encoder:
         self, tokenizer: Tokenizer, *, cache_slots: int = _CACHE_SLOTS, cache_stored: int = _CACHE_STORED
     ) -> None:
         """cache_slots: a power of two, at least 4, of 32 bytes each. cache_stored: at least 256, of 5 bytes each."""
-        number = {tokenizer.tokens[i]: i for i in range(tokenizer.vocab_size) if i not in set(tokenizer.specials)}
+        specials = set(tokenizer.specials)
+        number = {token: i for i, token in enumerate(tokenizer.tokens) if i not in specials}
         halves = np.array(tokenizer.merges, np.uint32).reshape(-1, 2)
         merged = [number[tokenizer.tokens[left] + tokenizer.tokens[right]] for left, right in tokenizer.merges]
         self._vocabulary = Vocabulary(
@@ -84,6 +86,8 @@ class Encoder:
     def __call__(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(ids uint32 [total], offsets int64 [texts + 1], from 0) of string or large_string texts without nulls."""
         data, offsets = buffers(texts)
+        if offsets[-1] == offsets[0]:
+            return np.empty(0, np.uint32), np.zeros(len(offsets), np.int64)
         ids = np.empty(int(offsets[-1] - offsets[0]) + 2, np.uint32)  # pages that get no ids are never touched
         id_offsets = np.empty(len(offsets), np.int64)
         with self._turn:

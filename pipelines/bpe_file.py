@@ -1,11 +1,12 @@
 r"""A tokenizer as a value, and as the standard `tokenizer.json` that Hugging Face `tokenizers` reads.
 
-Byte-level BPE: the alphabet is the 256 bytes, so that every text has ids and there is no unknown token; that is all that
-LLaMA's byte fallback promises, by construction. Texts are cut by GPT-2's pattern first, with digits in runs as in GPT-2 or
-each by itself as in LLaMA.
+Byte-level BPE: the alphabet is the 256 bytes, so that every text has ids and there is no unknown token; that is all
+that LLaMA's byte fallback promises, by construction. Texts are cut by GPT-2's pattern first, with digits in runs as in
+GPT-2 or each by itself as in LLaMA.
 
-Special tokens are ids that no text encodes to: a document that contains the characters "<|endoftext|>" is encoded as these
-characters, so that nobody can end a document from within. One of them, END_OF_DOCUMENT, ends every document in the shards.
+Special tokens are ids that no text encodes to: a document that contains the characters "<|endoftext|>" is encoded as
+these characters, so that nobody can end a document from within. One of them, END_OF_DOCUMENT, ends every document in
+the shards.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Tokenizer:
         return hashlib.sha256(save(self)).hexdigest()
 
 
-# -- bytes as printable characters -------------------------------------------------------------------------------------------
+# -- bytes as printable characters -------------------------------------------------------------------------------------
 
 
 def _byte_characters() -> str:
@@ -68,11 +69,18 @@ _CHARACTERS = _byte_characters()
 _BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}
 
 
+def bytes_only() -> Tokenizer:
+    """The tokenizer without merges: every byte is a token, in GPT-2's order, then the end-of-document token."""
+    by_character = sorted(range(256), key=_CHARACTERS.__getitem__)
+    tokens = (*(bytes([byte]) for byte in by_character), END_OF_DOCUMENT.encode())
+    return Tokenizer(tokens, merges=(), specials=(256,), end_of_document=256, digits="runs")
+
+
 def _to_characters(token: bytes) -> str:
     return "".join(_CHARACTERS[byte] for byte in token)
 
 
-# -- to the file -------------------------------------------------------------------------------------------------------------
+# -- to the file -------------------------------------------------------------------------------------------------------
 
 
 def save(tokenizer: Tokenizer) -> bytes:
@@ -116,7 +124,7 @@ def _pre_tokenizer(digits: Digits) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, byte_level]}
 
 
-# -- from the file -----------------------------------------------------------------------------------------------------------
+# -- from the file -----------------------------------------------------------------------------------------------------
 
 
 class _Lenient(BaseModel):
@@ -158,7 +166,8 @@ def load(data: bytes, name: str) -> Tokenizer:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise UserError(f"{name}: no byte-level BPE tokenizer.json: {where + ': ' if where else ''}{first['msg']}") from error
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+        raise UserError(f"{name}: no byte-level BPE tokenizer.json: {problem}") from error
     digits = _digits(file.pre_tokenizer)
     unsupported = {
         "a normalizer": file.normalizer is not None,
@@ -183,7 +192,7 @@ def _digits(pre_tokenizer: Any) -> Digits | None:
     """How the pattern treats digits, or None for another pre-tokenizer."""
     steps = pre_tokenizer
     if isinstance(steps, dict):
-        steps = steps["pretokenizers"] if steps.get("type") == "Sequence" else [steps]
+        steps = steps.get("pretokenizers") if steps.get("type") == "Sequence" else [steps]
     found = _without_offsets(steps)
     for digits in PATTERNS:
         split = {"type": "Split", "pattern": {"Regex": PATTERNS[digits]}, "behavior": "Isolated", "invert": False}
@@ -225,7 +234,7 @@ def _tokenizer(file: _File, digits: Digits) -> Tokenizer:
         left, _, right = entry.partition(" ") if isinstance(entry, str) else (entry[0], "", entry[1])
         for text in (left, right, left + right):
             if text not in numbers or text in specials:
-                raise _Inconsistent(f"the merge {left!r} {right!r} needs the token {text!r}, which is none of the vocabulary")
+                raise _Inconsistent(f"the merge {left!r} {right!r} needs {text!r}, which is no ordinary token")
         merges.append((numbers[left], numbers[right]))
     if len(set(merges)) != len(merges):
         raise _Inconsistent("a merge is listed twice")

@@ -1,11 +1,11 @@
 """Merging the bytes of one piece into tokens: always the pair of lowest rank, the leftmost of equal ones.
 
-Sennrich et al. 2016, as GPT-2 applies it. Short pieces search the lowest pair anew after each merge, which is fastest up to
-about a hundred bytes; long ones keep pairs in a heap over a linked list, n log n for a piece of n bytes and about 24 n bytes
-of scratch, so that a megabyte without a space costs no more a byte than a few letters do.
+Sennrich et al. 2016, as GPT-2 applies it. Short pieces search the lowest pair anew after each merge, which is fastest
+up to about a hundred bytes; long ones keep pairs in a heap over a linked list, n log n for a piece of n bytes and 24 n
+bytes of scratch, so that a megabyte without a space costs hardly more a byte than a few letters do.
 
-A pair of ids is looked up in an open-addressing table, uint64 [capacity, 2]: (left << 32 | right) + 1, 0 where free, then
-rank << 32 | merged id. A pair that does not merge answers NO_PAIR, which is above every rank.
+A pair of ids is looked up in an open-addressing table, uint64 [capacity, 2]: (left << 32 | right) + 1, 0 where free,
+then rank << 32 | merged id. A pair that does not merge answers NO_PAIR, which is above every rank.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _pair(table: np.ndarray, left: int, right: int) -> np.uint64:
 
 @kernel
 def merge(ids: np.ndarray, first: int, size: int, table: np.ndarray, pairs: np.ndarray) -> int:
-    """Merges ids[first : first + size] (uint32, one a byte) in place; how many are left. pairs: uint64 [SHORT], scratch."""
+    """Merges ids[first : first + size] (uint32, one a byte) in place; how many are left. pairs: uint64 [SHORT]."""
     if size <= SHORT:
         return _merge_short(ids, first, size, table, pairs)
     return _merge_long(ids, first, size, table)
@@ -100,7 +100,7 @@ def _merge_long(ids: np.ndarray, first: int, size: int, table: np.ndarray) -> in
         held = _pop(heap, held)
         here = np.int64(entry & _LOW)
         gone = np.int64(after[here])
-        if gone == _DEAD or gone == size:
+        if gone in (_DEAD, size):
             continue
         found = _pair(table, ids[first + here], ids[first + gone])
         if found == NO_PAIR or found >> _U32 != entry >> _U32:

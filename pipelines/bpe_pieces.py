@@ -12,8 +12,8 @@ Read as a rule for one character after the other, a piece begins
     white space      where the character before is none; and at the last one of a run, unless the text ends there
     contraction      after 's 't 'm 'd 're 've 'll, where the apostrophe began a piece; its letters begin none
 
-All bytes of a character carry its class, so that one comparison of a mask with itself, shifted, finds the borders of runs.
-The 128 ASCII characters come from vector comparisons; others are looked up one by one and patched into the masks.
+All bytes of a character carry its class, so that comparing a mask with itself, shifted, finds the borders of runs. The
+128 ASCII characters come from vector comparisons; others are looked up one by one and patched into the masks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def mark_pieces(
     pad: np.ndarray,
     begins: np.ndarray,
 ) -> int:
-    """Writes one bit a byte of the text data[start:stop] (valid UTF-8): set where a piece begins, and at the text's end.
+    """Writes one bit a byte of the text data[start:stop] (valid UTF-8): set where a piece begins, and at the end.
 
     begins: uint64 [>= (stop - start) // 64 + 1], bit i of word w for byte 64 w + i. classes: uint8 [0x110000].
     pad: uint8 [64], scratch. Returns the number of words written.
@@ -62,7 +62,7 @@ def mark_pieces(
     # Bit 0: the class of the byte before the block; what a contraction of that block sets and clears in this one.
     letter_before, number_before, other_before, white_before, space_before = U0, U0, U0, U0, U0
     set_ahead, clear_ahead = U0, U0
-    hanging, hanging_class = np.int64(0), np.int64(0)  # bytes of a character that began in the block before
+    hanging, hanging_class = 0, 0  # bytes of a character that began in the block before
     for word in range(words):
         at = start + 64 * word
         left = stop - at
@@ -134,9 +134,9 @@ def _patch(
     first bytes of white space that is the last of its run and not of the text, and what hangs over into the next block.
     """
     letters, numbers, white, last_white = U0, U0, U0, U0
-    bit, width, value = np.int64(0), hanging, hanging_class
+    bit, width, value = 0, hanging, hanging_class
     while True:
-        reach = min(bit + width, 64)
+        reach = bit + width if bit + width < 64 else 64
         if width > 0:
             bits = (ALL >> np.uint64(64 - (reach - bit))) << np.uint64(bit)
             high &= ~bits
@@ -150,7 +150,7 @@ def _patch(
             return letters, numbers, white, last_white, bit + width - reach, value
         bit = trailing_zeros(high)
         code, width = decode(data, at + bit)
-        value = np.int64(classes[code])
+        value = int(np.int64(classes[code]))
         if value == WHITE:
             after = at + bit + width
             if after < stop and _class_at(data, after, classes) != WHITE:
@@ -161,7 +161,7 @@ def _patch(
 def _class_at(data: np.ndarray, at: int, classes: np.ndarray) -> int:
     """Class of the character that begins at `at`."""
     code, _ = decode(data, at)
-    return np.int64(classes[code])
+    return int(np.int64(classes[code]))
 
 
 @kernel
@@ -170,10 +170,10 @@ def _contraction(data: np.ndarray, at: int, stop: int) -> int:
     if at + 1 >= stop:
         return 0
     first = np.int64(data[at + 1])
-    if first == _S or first == _T or first == _M or first == _D:
+    if first in (_S, _T, _M, _D):
         return 2
     if at + 2 < stop:
         second = np.int64(data[at + 2])
-        if (first == _L and second == _L) or ((first == _V or first == _R) and second == _E):
+        if (first == _L and second == _L) or (first in (_V, _R) and second == _E):
             return 3
     return 0

@@ -96,6 +96,7 @@ class RejectReason(StrEnum):
     NOT_A_RESPONSE = "not_a_response"  # WARC: request, metadata, warcinfo, revisit, ...
     HTTP_STATUS = "http_status"  # WARC: a response other than 200
     NOT_TEXT = "not_text"  # WARC: a media type without text
+    TOO_DEEP = "too_deep"  # HTML nested beyond what can be parsed in linear time
     NOT_AN_ARTICLE = "not_an_article"  # wiki: another namespace
     REDIRECT = "redirect"  # wiki: a page that only points to another
 

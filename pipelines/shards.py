@@ -1,20 +1,22 @@
-"""Megatron token shards, written and read: `.bin` with the ids back to back, `.idx` with lengths, offsets and documents.
+"""Token shards: Megatron's `MMIDIDX` version 1, written from batches of ids and read back by memory mapping.
 
-The one format that Megatron-LM, GPT-NeoX, NeMo and MaxText read directly, and whose `.bin` is at once nanoGPT's memmap. Version
-1 of the index, little-endian throughout, one sequence a document:
+A shard is a pair of files. `.bin` holds the ids of all documents back to back, little-endian, each ended by the
+end-of-document token; it has no header, so that it is at once nanoGPT's memmap. `.idx` says where documents lie:
 
-    9 B  b"MMIDIDX\\0\\0"    u64 version 1    u8 dtype code    u64 sequences n    u64 documents n + 1
-    int32[n] tokens a sequence    int64[n] byte offset of each sequence    int64[n + 1] sequence at which each document begins
+    0        9 bytes    b"MMIDIDX\\0\\0"            18       uint64     sequences n
+    9        uint64     version, 1                  26       uint64     document borders, n + 1
+    17       uint8      dtype: 8 uint16, 4 int32    34       int32[n]   tokens of each sequence
+                                                    34+4n    int64[n]   byte where each begins in .bin
+                                                    34+12n   int64[n+1] borders: 0, 1, .., n (a document, a sequence)
 
-Ids are uint16 for vocabularies under 65,500 and int32 otherwise (Megatron's own rule). Every document ends with the
-end-of-document token.
+Megatron-LM, GPT-NeoX and NeMo read it as it is (layout: `megatron/core/datasets/indexed_dataset.py`). A shard without
+documents is valid: an empty `.bin` and an index of 42 bytes. `docs/tokens.md` tells it to readers.
 """
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,123 +24,180 @@ import numpy as np
 
 from pipelines.errors import UserError
 
-MAGIC = b"MMIDIDX\x00\x00"
+_MAGIC = b"MMIDIDX\x00\x00"
+_VERSION = 1
 _HEADER = struct.Struct("<9sQBQQ")
-_CODES: dict[int, np.dtype] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
-_LARGEST_SHORT_VOCABULARY = 65_500
-
-
-class Writable(Protocol):
-    def write(self, data: Any) -> int: ...
+_UINT16, _INT32 = np.dtype("<u2"), np.dtype("<i4")
+_CODES: dict[int, np.dtype] = {8: _UINT16, 4: _INT32}
+_SMALL_VOCABULARY = 65_500  # Megatron's own border
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The dtype of the ids of a vocabulary: little-endian uint16 or int32."""
-    return _CODES[8] if vocab_size < _LARGEST_SHORT_VOCABULARY else _CODES[4]
+    """Little-endian uint16 for a vocabulary under 65,500 ids, else int32."""
+    return _UINT16 if vocab_size < _SMALL_VOCABULARY else _INT32
+
+
+class Writable(Protocol):
+    """What a shard is written to: a file, or a sink of the store."""
+
+    def write(self, data: Any) -> int: ...
 
 
 class ShardWriter:
-    """Writes documents to a `.bin` stream as they come; `index` is the `.idx` at the end. Holds 4 bytes a document."""
+    """Writes `.bin` to a stream as batches come, and holds 4 bytes a document until `index` is asked for."""
 
     def __init__(self, stream: Writable, dtype: np.dtype, end_of_document: int) -> None:
-        self._stream, self._dtype, self._end = stream, dtype, end_of_document
+        """dtype: of `token_dtype`. Closing the stream is the caller's."""
+        self._stream = stream
+        self._dtype = dtype
+        self._end_of_document = end_of_document
         self._lengths: list[np.ndarray] = []
-
-    @property
-    def documents(self) -> int:
-        return sum(map(len, self._lengths))
-
-    @property
-    def tokens(self) -> int:
-        """End-of-document tokens included."""
-        return int(sum(lengths.sum(dtype=np.int64) for lengths in self._lengths))
+        self.documents = 0
+        self.tokens = 0
 
     def append(self, ids: np.ndarray, offsets: np.ndarray) -> None:
-        """Adds documents: ids [total], offsets int64 [documents + 1] from 0; their end tokens are put in here."""
-        documents = len(offsets) - 1
-        if documents == 0:
-            return
-        out = np.full(len(ids) + documents, self._end, self._dtype)
-        own = np.ones(len(out), bool)
-        own[offsets[1:] + np.arange(documents)] = False
-        out[own] = ids
-        self._stream.write(out)
-        self._lengths.append((np.diff(offsets) + 1).astype(np.int32))
+        """Adds the documents ids[offsets[i] : offsets[i + 1]], each with the end-of-document token behind it.
+
+        ids: any integer dtype, every id within the vocabulary. offsets: int64 [documents + 1], ascending.
+        """
+        begin, end = int(offsets[0]), int(offsets[-1])
+        ended = np.insert(ids[begin:end], offsets[1:] - begin, self._end_of_document).astype(self._dtype, copy=False)
+        self._stream.write(ended.data)
+        self._lengths.append((np.diff(offsets) + 1).astype("<i4"))
+        self.documents += len(offsets) - 1
+        self.tokens += len(ended)
 
     def index(self) -> bytes:
-        """The content of the `.idx`."""
-        lengths = np.concatenate([np.empty(0, np.int32), *self._lengths]).astype("<i4")
-        starts = np.zeros(len(lengths), "<i8")
-        starts[1:] = np.cumsum(lengths[:-1], dtype=np.int64) * self._dtype.itemsize
-        code = next(code for code, dtype in _CODES.items() if dtype == self._dtype)
-        header = _HEADER.pack(MAGIC, 1, code, len(lengths), len(lengths) + 1)
-        return header + lengths.tobytes() + starts.tobytes() + np.arange(len(lengths) + 1, dtype="<i8").tobytes()
+        """The content of `.idx` for what was appended."""
+        lengths = np.concatenate([np.empty(0, "<i4"), *self._lengths])
+        header = _HEADER.pack(_MAGIC, _VERSION, _code(self._dtype), self.documents, self.documents + 1)
+        begins = (_starts(lengths)[:-1] * self._dtype.itemsize).astype("<i8")
+        borders = np.arange(self.documents + 1, dtype="<i8")
+        return b"".join([header, lengths.tobytes(), begins.tobytes(), borders.tobytes()])
+
+
+def _code(dtype: np.dtype) -> int:
+    return next(code for code, known in _CODES.items() if known == dtype)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """int64 [documents + 1]: the first token of every document, and the end."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TokenShard:
-    """A shard opened for reading: `ids` is a memory map of the `.bin`; document i is ids[starts[i] : starts[i + 1]]."""
+    """An open shard: a sequence of documents, each an array of ids that ends with the end-of-document token."""
 
-    ids: np.ndarray  # uint16 or int32 [tokens]
-    starts: np.ndarray  # int64 [documents + 1], in tokens
+    ids: np.ndarray  # uint16 or int32 [tokens], memory-mapped: all documents back to back
+    starts: np.ndarray  # int64 [documents + 1]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     def __getitem__(self, document: int) -> np.ndarray:
+        """The ids of a document, 0 to len - 1, without a copy."""
+        if not 0 <= document < len(self):
+            raise IndexError(f"document {document} of {len(self)}")
         return self.ids[self.starts[document] : self.starts[document + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[document] for document in range(len(self)))
+
+    @property
+    def tokens(self) -> int:
+        """Number of ids, end-of-document tokens included."""
+        return len(self.ids)
 
 
 def open_shard(prefix: str) -> TokenShard:
-    """The shard `<prefix>.bin` and `<prefix>.idx`. Files that do not fit each other are UserErrors that say which and how."""
-    path = prefix + ".idx"
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-        size = os.path.getsize(prefix + ".bin")
-    except OSError as error:
-        raise UserError(f"{error.filename}: no such shard file ({error.strerror})") from error
-    if len(content) < _HEADER.size:
-        raise UserError(f"{path}: cut off within its header; build the run again")
-    magic, version, code, sequences, documents = _HEADER.unpack_from(content)
-    if magic != MAGIC or version != 1 or code not in _CODES:
-        raise UserError(f"{path}: not a Megatron index of version 1 with uint16 or int32 tokens")
-    if len(content) != _HEADER.size + 12 * sequences + 8 * documents:
-        raise UserError(f"{path}: {len(content)} bytes do not hold the {sequences} sequences that it names; build again")
+    """The shard `<prefix>.bin` and `<prefix>.idx` of the local file system.
+
+    Files that are none, or that do not belong together, are a UserError that names the file.
+    """
+    bin_path, idx_path = prefix + ".bin", prefix + ".idx"
+    index = _mapped(idx_path, np.dtype(np.uint8))
+    if len(index) < _HEADER.size or bytes(index[: len(_MAGIC)]) != _MAGIC:
+        raise UserError(
+            f"{idx_path}: no Megatron index, it does not begin with MMIDIDX; give the prefix of a token shard"
+        )
+    _, version, code, sequences, borders = _HEADER.unpack(bytes(index[: _HEADER.size]))
+    if version != _VERSION or code not in _CODES:
+        raise UserError(f"{idx_path}: version {version} with dtype code {code}; only version 1 with 8 or 4 can be read")
+    if borders != sequences + 1:
+        raise UserError(
+            f"{idx_path}: {sequences} sequences but {borders} document borders; only one a document can be read"
+        )
+    if len(index) != _HEADER.size + 12 * sequences + 8 * borders:
+        raise UserError(
+            f"{idx_path}: {len(index)} bytes do not hold {sequences} documents; the file is cut short or damaged"
+        )
+    at = _HEADER.size
+    lengths = np.frombuffer(index, "<i4", sequences, at)
+    begins = np.frombuffer(index, "<i8", sequences, at + 4 * sequences)
+    starts = _starts(lengths)
     dtype = _CODES[code]
-    lengths = np.frombuffer(content, "<i4", sequences, _HEADER.size)
-    starts = np.zeros(sequences + 1, np.int64)
-    starts[1:] = np.cumsum(lengths, dtype=np.int64)
-    if size != starts[-1] * dtype.itemsize:
-        raise UserError(f"{prefix}.bin: {size} bytes, but its index names {starts[-1]} tokens; build the run again")
-    ids = np.memmap(prefix + ".bin", dtype, "r") if size else np.empty(0, dtype)
+    documents = np.frombuffer(index, "<i8", borders, at + 12 * sequences)
+    whole = np.array_equal(begins, starts[:-1] * dtype.itemsize) and np.array_equal(documents, np.arange(borders))
+    if not whole or (sequences and lengths.min() < 0):
+        raise UserError(f"{idx_path}: lengths and offsets disagree; the file is damaged")
+    ids = _mapped(bin_path, dtype)
+    if len(ids) != starts[-1]:
+        raise UserError(
+            f"{bin_path}: {len(ids)} tokens, but {idx_path} says {starts[-1]}; the files do not belong together"
+        )
     return TokenShard(ids, starts)
 
 
-def blend(
-    entries: Sequence[tuple[str, str, int, int]], weights: Mapping[str, float]
-) -> list[dict[str, str | int | float]]:
-    """What a trainer reads: entries are (prefix, source, tokens, documents); weights by source where the recipe gives them.
+def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
+    """The file as a read-only memory map; an empty file, which cannot be mapped, as an empty array."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if size % dtype.itemsize:
+                raise UserError(
+                    f"{path}: {size} bytes are no whole number of {dtype.name} tokens; the file is cut short"
+                )
+            return np.memmap(file, dtype, "r") if size else np.empty(0, dtype)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; a shard is a pair of files, .bin and .idx"
+        ) from error
 
-    A source's weight is shared by its shards in proportion to tokens. Sources without one share, by tokens, what the given
-    weights leave of 1; where all have one, or what is given exceeds 1, weights are scaled to sum to 1. Epochs are 1: each
-    document stands once in the shards.
+
+# -- blends ------------------------------------------------------------------------------------------------------------
+
+
+def blend(
+    shards: Sequence[tuple[str, str, int, int]], weights: Mapping[str, float]
+) -> list[dict[str, str | int | float]]:
+    """What a trainer needs to mix shards, one {prefix, tokens, documents, weight, epochs} each, in the order given.
+
+    shards: (prefix, source, tokens, documents). weights: the sampling proportions of sources, where given. The others
+    share, by tokens, what the given ones leave of 1; where these leave nothing, each of the others has its share of all
+    tokens. A proportion is split over the source's shards by tokens, a shard without tokens has none, and all are
+    scaled to sum to 1. Every document stands in the shards once: epochs are 1.0.
     """
     tokens: dict[str, int] = {}
-    for _, source, count, _ in entries:
+    for _, source, count, _ in shards:
         tokens[source] = tokens.get(source, 0) + count
-    given = {source: weights[source] for source in tokens if source in weights and tokens[source]}
-    free = sum(count for source, count in tokens.items() if source not in weights)
-    rest = max(0.0, 1.0 - sum(given.values())) if free else 0.0
-    by_source = {source: given.get(source, rest * tokens[source] / free if free else 0.0) for source in tokens}
-    total = sum(by_source.values())
+    left = 1.0 - sum(weights.get(source, 0.0) for source in tokens)
+    among = sum(count for source, count in tokens.items() if left <= 0 or source not in weights)
+    proportions = {
+        source: weights.get(source, (left if left > 0 else 1.0) * count / max(among, 1)) if count else 0.0
+        for source, count in tokens.items()
+    }
+    total = sum(proportions.values())
     return [
         {
             "prefix": prefix,
             "tokens": count,
             "documents": documents,
-            "weight": by_source[source] / total * count / tokens[source] if total and tokens[source] else 0.0,
+            "weight": proportions[source] / total * count / tokens[source] if count else 0.0,
             "epochs": 1.0,
         }
-        for prefix, source, count, documents in entries
+        for prefix, source, count, documents in shards
     ]

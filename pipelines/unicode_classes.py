@@ -1,9 +1,9 @@
 r"""Which characters are letters, numbers and white space to the byte-level BPE pattern: \p{L}, \p{N} and \s as data.
 
 The regular expression engines of `tokenizers` and `tiktoken` agree on every code point (141,028 letters, 1,911 numbers,
-25 of white space); Python's own tables and those of the `regex` package differ from them by thousands of letters. So the
-classes are data of this project, the same under every Python, and the tests hold them against both engines over all code
-points. `python -m pipelines.unicode_classes` prints the three tables of the installed `tiktoken`, as they stand below.
+25 of white space); Python's own tables and those of the `regex` package differ from them by thousands of letters. So
+the classes are data of this project, the same under every Python, and the tests hold them against both engines over all
+code points. `python -m pipelines.unicode_classes` prints the tables of the installed `tiktoken`, as they stand below.
 """
 
 from __future__ import annotations

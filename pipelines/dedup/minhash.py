@@ -135,7 +135,7 @@ def agreement(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     The standard error is sqrt(J (1 - J) / num_perm), .04 at J = .8 of 112. Minima cut to 16 bits may be given: unequal
     ones then agree once in 65,536, which raises the estimate by (1 - J) / 65,536 on average.
     """
-    equal = np.count_nonzero(left == right, axis=1)
+    equal: np.ndarray = np.count_nonzero(left == right, axis=1)
     return (equal / np.float64(left.shape[1])).astype(np.float32)
 
 

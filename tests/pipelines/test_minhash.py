@@ -1,4 +1,4 @@
-"""pipelines.dedup.minhash and its words: kernels against plain Python, estimates against brute force and datasketch."""
+"""pipelines.dedup.minhash: kernels against plain Python, estimates against brute force and datasketch."""
 
 import gzip
 import json
@@ -8,7 +8,6 @@ import pathlib
 import random
 import subprocess
 import sys
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +17,6 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dedup.characters import CLASS_SHIFT, CODE_MASK, GAP, PART_OF_WORD, WORD_OF_ITS_OWN, word_table
 from pipelines.dedup.minhash import (
     NO_MINIMUM,
     MinHashSpec,
@@ -31,7 +29,6 @@ from pipelines.dedup.minhash import (
     signatures,
     unpack,
 )
-from pipelines.dedup.words import words_reference
 
 SPECIFICATION = pathlib.Path(__file__).parents[2] / "docs" / "normalisation.md"
 SPEC = MinHashSpec(num_perm=16, ngram=5, seed=1, text_cap=500_000)
@@ -76,45 +73,7 @@ def assert_equals_reference(texts, spec):
         assert is_valid or (row == NO_MINIMUM).all()
 
 
-# -- words ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Hello, World-wide 3.14 snake_case", ["hello", "world", "wide", "3", "14", "snake", "case"]),
-        ("ÉCOLE école e\u0301", ["école", "école", "e\u0301"]),
-        ("東京タワー2号 and ﾊﾝ", ["東", "京", "タ", "ワ", "ー", "2", "号", "and", "ﾊ", "ﾝ"]),
-        ("กิน ພາສາ ខ្មែរ", list("กินພາສາខ្មែរ")),
-        ("한국어 문장", ["한국어", "문장"]),
-        ("ΣΊΣΥΦΟΣ İ", ["σίσυφοσ", "İ"]),
-        ("—…!? \0 😀", []),
-    ],
-)
-def test_words_written_by_hand(text, words):
-    assert words_reference(text) == words
-
-
-def test_table_knows_scripts_by_their_unicode_names():
-    """WORD_OF_ITS_OWN against the names of all characters; the table's lower case against str.lower."""
-    names = ("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO")
-    names += ("THAI", "LAO", "KHMER", "MYANMAR")
-    table = word_table()
-    for code in (*range(0xD800), *range(0xE000, 0x110000)):
-        character = chr(code)
-        kind, name = table[code] >> CLASS_SHIFT, unicodedata.name(character, "")
-        if unicodedata.category(character)[0] not in "LMN":
-            assert kind == GAP, name
-        elif name.startswith(names):
-            assert kind == WORD_OF_ITS_OWN, name
-        elif kind == PART_OF_WORD:
-            lower = character.lower()
-            assert chr(table[code] & CODE_MASK) == (lower if len(lower) == 1 else character), name
-        else:
-            assert name.startswith(("IDEOGRAPHIC", "HANGZHOU", "VERTICAL", "MASU", "COMBINING KATAKANA")), name
-
-
-# -- signatures ----------------------------------------------------------------------------------------------------------
+# -- signatures --------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(piece_text, max_size=8), st.sampled_from(SPECS))
@@ -205,14 +164,14 @@ def test_kernel_equals_reference_on_real_texts_of_many_languages(real_data):
     assert_equals_reference(texts, SPEC)
 
 
-# -- the estimate --------------------------------------------------------------------------------------------------------
+# -- the estimate ------------------------------------------------------------------------------------------------------
 
 NUM_PERM, BANDS, ROWS = 112, 14, 8
 
 
 @pytest.fixture(scope="module")
 def near_pairs():
-    """300 pairs of texts of 150 to 400 words, the second with some words replaced: (texts, shingle sets, true Jaccard)."""
+    """300 pairs of texts, the second with some words replaced: (texts, sets of shingles, true Jaccard)."""
     rng = random.Random(5)
     vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
     texts = []
@@ -269,7 +228,7 @@ def test_bands_find_what_theory_says_as_datasketch_does(near_pairs):
     assert len(values) == buckets.size - shared
 
 
-# -- bands, agreement, columns ---------------------------------------------------------------------------------------------
+# -- bands, agreement, columns -----------------------------------------------------------------------------------------
 
 
 def test_band_hashes_equal_their_reference_and_tell_bands_apart():

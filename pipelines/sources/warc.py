@@ -1,0 +1,171 @@
+"""WARC, ARC and WET: a record is every record of the archive, whatever its type.
+
+| what stands there                                              | what becomes of it                                 |
+|----------------------------------------------------------------|----------------------------------------------------|
+| `response` or `resource` of HTML, XHTML or plain text          | a document: the main content (`html`)              |
+| WET `conversion`                                               | a document: its text as it stands                  |
+| warcinfo, request, metadata, revisit, ...                      | reject `not_a_response`                            |
+| a response with another status than 200                        | `http_status`                                      |
+| another media type                                             | `not_text`                                         |
+| shorter or longer than its header promises                     | `truncated_record`; reading goes on                |
+| no record, no readable HTTP header, an encoding that lies      | `malformed_record`; reading goes on                |
+| over the limit, before or after decoding                       | `too_large`, never held                            |
+| HTML nested too deep for linear time                           | `too_deep`                                         |
+| damage in the container                                        | one `corrupt_container` for the rest               |
+
+Consecutive rejects with one reason are one row with their count. url is the target URI, date the record's, source_id the
+record's id, title the page's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.reading import CorruptInput, decompressed, open_input
+from pipelines.records import Input, Limits, Record, Reject, Span
+from pipelines.schema import RejectReason
+from pipelines.sources import SourceOptions
+from pipelines.sources.framing import Frame, frames
+from pipelines.sources.html import TooDeep, decode, main_text
+
+_HTML = frozenset(["text/html", "application/xhtml+xml"])
+_PLAIN = frozenset(["text/plain"])
+_FAULTS = {
+    "too_large": RejectReason.TOO_LARGE,
+    "truncated": RejectReason.TRUNCATED_RECORD,
+    "malformed": RejectReason.MALFORMED_RECORD,
+}
+_ARC_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)")
+
+
+def read(
+    source_input: Input, options: SourceOptions, limits: Limits, span: Span | None = None
+) -> Iterator[Record | Reject]:
+    """The records of one archive; runs of equal rejects are joined."""
+    run: Reject | None = None
+    for found in _read(source_input, limits):
+        if isinstance(found, Reject) and run is not None and run.reason == found.reason and not found.unknown_rest:
+            run = Reject(run.locator, run.reason, run.detail, run.count + found.count)
+            continue
+        if run is not None:
+            yield run
+            run = None
+        if isinstance(found, Reject):
+            run = found
+        else:
+            yield found
+    if run is not None:
+        yield run
+
+
+def _read(source_input: Input, limits: Limits) -> Iterator[Record | Reject]:
+    number = 0
+    with open_input(source_input.url) as raw:
+        try:
+            for frame in frames(decompressed(raw), limits.record_bytes):
+                yield _judged(f"{source_input.path}#{number}", frame, limits)
+                number += 1
+        except CorruptInput as error:
+            locator = f"{source_input.path}#{number}"
+            yield Reject(locator, RejectReason.CORRUPT_CONTAINER, str(error), unknown_rest=True)
+
+
+def _judged(locator: str, frame: Frame, limits: Limits) -> Record | Reject:
+    if frame.fault:
+        return Reject(locator, _FAULTS[frame.fault], frame.detail)
+    kind = frame.fields.get("warc-type", "").lower()
+    if kind == "conversion":
+        return _record(locator, frame, decode(frame.block, "utf-8"), None)
+    if kind not in ("response", "resource"):
+        return Reject(locator, RejectReason.NOT_A_RESPONSE, kind)
+    media, charset, content = _media(frame.fields.get("content-type", "")), None, frame.block
+    if media == "application/http":
+        status, media, charset, payload = _http(frame, limits.record_bytes)
+        if payload is None:
+            return Reject(locator, RejectReason.MALFORMED_RECORD, "no readable HTTP response")
+        if status != 200:
+            return Reject(locator, RejectReason.HTTP_STATUS, str(status))
+        content = payload
+    if media not in _HTML and media not in _PLAIN:
+        return Reject(locator, RejectReason.NOT_TEXT, media or "no media type")
+    if len(content) > limits.record_bytes:
+        return Reject(locator, RejectReason.TOO_LARGE, f"over {limits.record_bytes} bytes when decoded")
+    text, title = decode(content, charset), None
+    if media in _HTML:
+        try:
+            text, title = main_text(text)
+        except TooDeep as error:
+            return Reject(locator, RejectReason.TOO_DEEP, str(error))
+    return _record(locator, frame, text, title)
+
+
+def _http(frame: Frame, limit: int) -> tuple[int | None, str, str | None, bytes | None]:
+    """(status, media type, charset, decoded payload or None) of an HTTP response, bounded to limit + 1 bytes."""
+    # Archives often hold the decoded payload under the header of the encoded one: then it is taken as it stands.
+    for auto_decode in ("all", "transfer", "none"):
+        try:
+            record: Any = _http_record(frame.block)
+            record.parse_http(auto_decode=auto_decode, quirks_mode=True)
+            headers = record.http_headers
+            if headers is None or headers.status_code is None:
+                return None, "", None, None
+            payload = record.reader.read(limit + 1)
+            return headers.status_code, _media(record.http_content_type or ""), record.http_charset, payload
+        except OSError:
+            continue
+    return None, "", None, None
+
+
+def _http_record(block: bytes) -> Any:
+    from fastwarc.warc import WarcRecord
+
+    header = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+    return WarcRecord.from_bytes(header + b"Content-Length: %d\r\n\r\n" % len(block) + block)
+
+
+def _media(content_type: str) -> str:
+    return content_type.split(";")[0].strip().lower()
+
+
+def _record(locator: str, frame: Frame, text: str, title: str | None) -> Record:
+    fields = frame.fields
+    date = fields.get("warc-date")
+    if date and (arc := _ARC_DATE.fullmatch(date)):
+        date = "{}-{}-{}T{}:{}:{}Z".format(*arc.groups())
+    url = fields.get("warc-target-uri")  # some writers put it in angle brackets
+    return Record(locator, text, fields.get("warc-record-id"), url and url.strip("<>"), title, date)
+
+
+def count(source_input: Input, options: SourceOptions) -> int:
+    """Records as FastWARC counts them; ARC by its header lines. Exact for archives without damage."""
+    from fastwarc.warc import ArchiveIterator, any_type
+
+    with open_input(source_input.url) as raw:
+        head = decompressed(raw).read(64)
+    found = 0
+    with open_input(source_input.url) as raw:
+        if head[:512].lstrip().startswith(b"filedesc:"):
+            return _count_arc(raw)
+        try:
+            for _ in ArchiveIterator(raw, record_types=any_type, parse_http=False):
+                found += 1
+        except OSError:
+            found += 1
+    return found
+
+
+def _count_arc(raw: Any) -> int:
+    content, stream = bytearray(), decompressed(raw)
+    try:
+        while block := stream.read(1 << 20):
+            content += block
+    except CorruptInput:
+        content += b"\n"
+    line = rb"(?m)^(?:filedesc|https?|dns):\S* \S+ \d{14} \S+(?: \S+)*? (\d+)\r?$"
+    at = found = 0
+    while match := re.compile(line).search(content, at):
+        found += 1
+        at = match.end() + 1 + int(match[1])
+    return found

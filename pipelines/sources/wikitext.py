@@ -1,0 +1,141 @@
+"""Wiki markup to text: "we remove hyperlinks, comments and other formatting boilerplate" (Touvron et al. 2023, section 2.1).
+
+Left out whole: templates, tables, comments, references, galleries, files, categories, links to other languages. Kept as text:
+labels of links, headings, list items, formulas, what stands between formatting tags. Headings and items stand on lines of their
+own, without their marks.
+
+One pass with a stack of open brackets, so nesting costs linear time whatever it looks like; a bracket that nobody closes is
+dropped and its content kept, as a reader of the page would see it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+FILE_NAMES = frozenset(["file", "image", "media", "category"])
+_BRACKETS = re.compile(r"\{\{|\}\}|\{\||\|\}(?!\})|\[\[|\]\]")  # the end of {{a|}} is }}, not |}
+_CLOSES = {"}}": "{{", "|}": "{|", "]]": "[["}
+# Elements that are left out with what they hold.
+_LEFT_OUT = ("ref", "gallery", "timeline", "score", "imagemap", "graph", "mapframe", "style", "script", "references")
+_ELEMENT = re.compile(rf"<({'|'.join(_LEFT_OUT)})\b([^<>]*)>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_EXTERNAL = re.compile(r"\[(?:(?:https?|ftp|mailto):|//)[^\s\]]+[^\S\n]*([^\]\n]*)\]")
+_HEADING = re.compile(r"^(={1,6})[^\S\n]*([^\n]*?)[^\S\n]*\1[^\S\n]*$", re.MULTILINE)
+_ITEM = re.compile(r"^[*#:;]+[^\S\n]*", re.MULTILINE)
+_RULE = re.compile(r"^-{4,}", re.MULTILINE)
+_MAGIC = re.compile(r"__[A-Z]{3,}__")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*")
+_BLANKS = re.compile(r"\n{3,}")
+_REDIRECT = re.compile(r"\s*#\w+[^\S\n]*:?[^\S\n]*\[\[", re.UNICODE)
+
+
+def is_redirect(markup: str) -> bool:
+    """Whether a page's text only points to another page: "#REDIRECT [[...", in any language's word for it."""
+    return _REDIRECT.match(markup) is not None
+
+
+def plain_text(markup: str, file_names: Collection[str] = FILE_NAMES) -> str:
+    """The text of an article. file_names: lower-case names of the namespaces whose links show no text."""
+    text = _without_elements(_without_comments(markup))
+    text = _without_brackets(text, frozenset(file_names) | FILE_NAMES)
+    text = _EXTERNAL.sub(r"\1", text)
+    text = _TAG.sub("", _BREAK.sub("\n", text))
+    text = _MAGIC.sub("", text).replace("'''", "").replace("''", "")
+    text = _RULE.sub("", _ITEM.sub("", _HEADING.sub(r"\2", text)))
+    text = html.unescape(text).replace("\xa0", " ")
+    lines = [line.strip() for line in text.split("\n")]
+    return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _without_comments(text: str) -> str:
+    parts, at = [], 0
+    while (start := text.find("<!--", at)) >= 0:
+        parts.append(text[at:start])
+        stop = text.find("-->", start + 4)
+        if stop < 0:
+            return "".join(parts)
+        at = stop + 3
+    return "".join([*parts, text[at:]])
+
+
+def _without_elements(text: str) -> str:
+    parts, at = [], 0
+    lowered = text.lower() if "<" in text else ""
+    if len(lowered) != len(text):  # a few capitals lower to two characters: their places would shift
+        lowered = text
+    unclosed: set[str] = set()
+    for match in _ELEMENT.finditer(text):
+        if match.start() < at:
+            continue
+        name = match[1].lower()
+        parts.append(text[at : match.start()])
+        at = match.end()
+        if match[2].endswith("/") or name in unclosed:
+            continue
+        stop = lowered.find(f"</{name}", at)
+        if stop < 0:
+            unclosed.add(name)  # looked for once: many that nobody closes cost no more than one
+            continue
+        end = text.find(">", stop)
+        at = len(text) if end < 0 else end + 1
+    return "".join([*parts, text[at:]])
+
+
+@dataclass(slots=True)
+class _Open:
+    """A bracket that has not been closed yet, and the text inside it so far."""
+
+    bracket: str
+    parts: list[str] = field(default_factory=list)
+
+
+def _without_brackets(text: str, file_names: Collection[str]) -> str:
+    stack = [_Open("")]
+    waiting = {"{{": 0, "{|": 0, "[[": 0}
+    at = 0
+    for match in _BRACKETS.finditer(text):
+        stack[-1].parts.append(text[at : match.start()])
+        at, bracket = match.end(), match[0]
+        opener = _CLOSES.get(bracket)
+        if opener is None:
+            if bracket == "{|" and not _starts_line(text, match.start()):
+                stack[-1].parts.append(bracket)
+                continue
+            stack.append(_Open(bracket))
+            waiting[bracket] += 1
+        elif not waiting[opener] or (opener == "[[" and stack[-1].bracket != "[["):
+            if bracket == "|}":
+                stack[-1].parts.append(bracket)
+        else:
+            while stack[-1].bracket != opener:  # what stands open inside of it is closed with it
+                inner = stack.pop()
+                waiting[inner.bracket] -= 1
+                stack[-1].parts += inner.parts
+            inner = stack.pop()
+            waiting[opener] -= 1
+            if opener == "[[":
+                stack[-1].parts.append(_label("".join(inner.parts), file_names))
+    stack[-1].parts.append(text[at:])
+    return "".join(part for opened in stack for part in opened.parts)
+
+
+def _starts_line(text: str, at: int) -> bool:
+    line = text.rfind("\n", max(0, at - 64), at) + 1
+    return not text[max(line, at - 64) : at].strip(" \t:*#") if line or at <= 64 else False
+
+
+def _label(content: str, file_names: Collection[str]) -> str:
+    """What a link shows: "" for files, categories and other languages, the label, or the target."""
+    target, bar, label = content.partition("|")
+    space, colon, rest = target.partition(":")
+    if colon:
+        name = space.strip().lower()
+        if not name:  # [[:Category:x]] shows its name
+            return label if bar else rest
+        if name in file_names or _LANGUAGE.fullmatch(space.strip()):
+            return ""
+    return label if bar else target
