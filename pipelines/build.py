@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -35,7 +36,7 @@ from pipelines.index import write_index
 from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts, task_record
 from pipelines.plan import Plan, make_plan
-from pipelines.recipe import Recipe, resolved
+from pipelines.recipe import RECIPE, Recipe, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
 
@@ -95,7 +96,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
         store.sweep()
         plan = make_plan(recipe, base)
         store.remove("manifest.json")
-        store.publish_json("recipe.json", resolved(recipe))
+        store.publish(RECIPE, dump(recipe).encode())
         store.publish_json("plan.json", plan.to_json())
         job = _Build(store, recipe, engine, say)
 
@@ -179,8 +180,7 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
     stale = [
         name
         for name, key in keys.items()
-        if not all(store.is_finished(part.decisions(name), key) for part in parts)
-        or not all(map(store.exists, select.solutions(recipe, name)))
+        if not all(map(partial(store.is_finished, key=key), select.decided_paths(name, parts)))
     ]
     settings = select.Settings.of(recipe, stale)
     job.stage(
@@ -230,13 +230,14 @@ def _statistics(job: _Build, parts: tuple[Part, ...]) -> None:
 
 def _belongs(store: Store, recipe: Recipe) -> None:
     """A run directory belongs to one recipe name and seed; everything else may be edited and rebuilt."""
-    if not store.exists("recipe.json"):
+    if not store.exists(RECIPE):
         return
-    found = store.read_json("recipe.json")
-    for field_name, value in (("name", recipe.name), ("seed", recipe.seed)):
-        if found.get(field_name) != value:
+    found = parse(store.read(RECIPE).decode(), store.url(RECIPE))
+    for field_name in ("name", "seed"):
+        own, given = getattr(found, field_name), getattr(recipe, field_name)
+        if own != given:
             raise UserError(
-                f"{store.root}: belongs to a recipe with {field_name} {found.get(field_name)!r}, not {value!r};"
+                f"{store.root}: belongs to a recipe with {field_name} {own!r}, not {given!r};"
                 " give another --run"
             )
 

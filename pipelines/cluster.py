@@ -111,7 +111,7 @@ def _band_rows(work: _Rows, part: Part, table: Any, rows: np.ndarray) -> tuple[n
 
 def _paragraph_rows(work: _Rows, part: Part, table: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lists = table.column("paragraph_hashes").combine_chunks()
-    counts = np.diff(np.asarray(lists.offsets, np.int64))
+    counts: np.ndarray = np.diff(np.asarray(lists.offsets, np.int64))
     hashes = np.asarray(lists.flatten(), np.uint64)
     high, low = part_ids(table.column("doc_id"))
     out = np.empty(len(hashes), PARAGRAPH_ROW)

@@ -15,18 +15,19 @@ import pyarrow as pa
 
 from pipelines.cluster_parts import id_array
 from pipelines.recipe import Draw, Languages, Policy
-from pipelines.schema import DECISIONS, KEEP, TRAIN, VALIDATION, Stage
+from pipelines.schema import DECISIONS, KEEP, TRAIN, VALIDATION, Reason, stage_of
 from quality import rules, sampling
 
 STANDING = -1
+_DUPLICATES = (Reason.DUPLICATE_EXACT, Reason.DUPLICATE_NEAR)
 
 
 @dataclass(slots=True)
 class Judgement:
-    """Verdicts in the making, one row a document. `code` indexes `reasons` (reason, stage), or is STANDING."""
+    """Verdicts in the making, one row a document. `code` indexes `reasons`, or is STANDING."""
 
     rows: int
-    reasons: list[tuple[str, Stage]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     code: np.ndarray = field(init=False)  # int16 [rows]
     value: np.ndarray = field(init=False)  # float64 [rows], nan where there is no number
     threshold: np.ndarray = field(init=False)  # float64 [rows]
@@ -44,14 +45,14 @@ class Judgement:
         return self.code == STANDING
 
     def drop(
-        self, fails: np.ndarray, reason: str, stage: Stage, value: np.ndarray, threshold: np.ndarray | float
+        self, fails: np.ndarray, reason: str, value: np.ndarray, threshold: np.ndarray | float
     ) -> np.ndarray:
         """Gives `reason` to the standing documents that fail; returns bool [rows] of those. value, threshold: [rows]."""
         fails = fails & self.standing
         if fails.any():
-            if (reason, stage) not in self.reasons:
-                self.reasons.append((reason, stage))
-            self.code[fails] = self.reasons.index((reason, stage))
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+            self.code[fails] = self.reasons.index(reason)
             self.value[fails] = np.broadcast_to(value, self.rows)[fails]
             self.threshold[fails] = np.broadcast_to(threshold, self.rows)[fails]
         return fails
@@ -68,14 +69,14 @@ def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied:
         score = signals.column("language_score").to_numpy().astype(np.float64)
         known = np.isin(labels.astype(str), policy.languages.keep)
         nothing = np.full(judgement.rows, np.nan)
-        judgement.drop(~known & ~emptied, "language", Stage.LANGUAGE, score, nothing)
+        judgement.drop(~known & ~emptied, Reason.LANGUAGE, score, nothing)
         low = ~emptied & (score < np.float64(np.float32(policy.languages.min_score)))
-        judgement.drop(low, "language_score", Stage.LANGUAGE, score, policy.languages.min_score)
+        judgement.drop(low, Reason.LANGUAGE_SCORE, score, policy.languages.min_score)
     chosen = resolve_rules(policy)
     if chosen:
         failed, value, threshold = rules.judge(signals, chosen)
         for index in np.unique(failed[failed >= 0]):
-            judgement.drop((failed == index) & ~emptied, str(chosen[index].name), Stage.RULES, value, threshold)
+            judgement.drop((failed == index) & ~emptied, chosen[index].name, value, threshold)
 
 
 def resolve_rules(policy: Policy) -> tuple[rules.Rule, ...]:
@@ -88,13 +89,13 @@ def resolve_rules(policy: Policy) -> tuple[rules.Rule, ...]:
 
 
 def judge_duplicates(
-    judgement: Judgement, stage: Stage, places: np.ndarray, keepers: np.ndarray, jaccard: np.ndarray | float, least: float
+    judgement: Judgement, reason: Reason, places: np.ndarray, keepers: np.ndarray, jaccard: np.ndarray | float, least: float
 ) -> None:
     """Drops the documents at `places` (int64 [n]) in favour of `keepers` (uint64 [n, 2], doc_ids); jaccard: [rows]."""
     lost = np.zeros(judgement.rows, bool)
     lost[places] = True
     judgement.keeper[places] = keepers
-    judgement.drop(lost, f"duplicate_{stage}", stage, np.asarray(jaccard, np.float64), least)
+    judgement.drop(lost, reason, np.asarray(jaccard, np.float64), least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +135,13 @@ def judge_quality(
     exact = np.rint(quality.astype(np.float64) * 1e4) / 1e4
     uniform, required = resolved.required(doc_ids, seed)
     lost = (uniform >= resolved.probability(exact)) & ~emptied
-    judgement.drop(lost, f"quality_{'cut' if resolved.draw.draw == 'cut' else 'draw'}", Stage.QUALITY, exact, required)
+    judgement.drop(lost, Reason.QUALITY_CUT if resolved.draw.draw == "cut" else Reason.QUALITY_DRAW, exact, required)
 
 
 def judge_length(judgement: Judgement, text_bytes: np.ndarray, policy: Policy) -> None:
     """Documents of which paragraph dedup left too little. text_bytes: int64 [rows] of the judged text."""
     if policy.min_bytes:
-        judgement.drop(
-            text_bytes < policy.min_bytes, "too_short", Stage.PARAGRAPHS, text_bytes.astype(np.float64), policy.min_bytes
-        )
+        judgement.drop(text_bytes < policy.min_bytes, Reason.TOO_SHORT, text_bytes.astype(np.float64), policy.min_bytes)
 
 
 def splits(groups: np.ndarray, seed: int, validation: float) -> np.ndarray:
@@ -152,10 +151,10 @@ def splits(groups: np.ndarray, seed: int, validation: float) -> np.ndarray:
 
 def decisions_table(judgement: Judgement, validation: np.ndarray) -> pa.Table:
     """The DECISIONS rows of a finished judgement."""
-    names = pa.array([KEEP, *(reason for reason, _ in judgement.reasons)], pa.string())
-    stages = pa.array([None, *(str(stage) for _, stage in judgement.reasons)], pa.string())
+    names = pa.array([KEEP, *map(str, judgement.reasons)], pa.string())
+    stages = pa.array([None, *(str(stage_of(reason)) for reason in judgement.reasons)], pa.string())
     code = pa.array(judgement.code.astype(np.int32) + 1)
-    duplicate = np.array([False, *(s in (Stage.EXACT, Stage.NEAR) for _, s in judgement.reasons)])[judgement.code + 1]
+    duplicate = np.array([False, *(reason in _DUPLICATES for reason in judgement.reasons)])[judgement.code + 1]
     columns = [
         names.take(code),
         stages.take(code),

@@ -16,9 +16,9 @@ from pipelines import index, models
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
-from pipelines.recipe import Recipe, resolved
+from pipelines.recipe import RECIPE, Recipe, resolved
 from pipelines.report.statistics import statistics_path
-from pipelines.select import solutions
+from pipelines.select import solution_path
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
 # Not part of what a build wrote: other commands own them, or they say when and how a run was made.
 _KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", "manifest.json", "plan.json")
-_PAGES = ("recipe.json", "stats.json", "report.html")
+_PAGES = (RECIPE, "stats.json", "report.html")
 
 
 def write_manifest(
@@ -60,6 +60,7 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [f"rejects/{task.source}/{task.name}.parquet" for task in plan.tasks]
     paths += [part.path(table) for part in parts for table in ("documents", "clusters", "samples", "signals")]
     paths += [part.decisions(variant) for part in parts for variant in recipe.variants]
+    paths += [solution_path(variant) for variant in recipe.variants]
     paths += [statistics_path(part) for part in parts]
     paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD]
     for variant in recipe.variants:
@@ -71,7 +72,6 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
         if sidecar is not None:
             files[path] = sidecar
     loose = [f"tokens/{variant}/blend.json" for variant in recipe.variants]
-    loose += [path for variant in recipe.variants for path in solutions(recipe, variant)]
     for path in sorted([*loose, index.KEYS, index.ROWS, index.PARTS, *_PAGES]):
         files[path] = store.digest(path)
     return files

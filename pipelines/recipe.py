@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.errors import UserError
 
+RECIPE = "recipe.yaml"  # in a run directory: the recipe in force, with every default written out
 _MAX_RECIPE_BYTES = 1 << 20
 _NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
 
@@ -103,11 +104,15 @@ class TokenizerFit(_Strict):
 
 
 class Fit(_Strict):
+    """What is learned, and from what; without `quality` there is no classifier and quality is null."""
+
     quality: QualityFit | None = None
     tokenizer: TokenizerFit = TokenizerFit()
 
 
 class Languages(_Strict):
+    """Keep documents that are identified as one of `keep` with at least `min_score`."""
+
     keep: Annotated[list[str], Field(min_length=1)]
     min_score: Share = 0.65
 
@@ -142,12 +147,16 @@ class Policy(_Strict):
 
 
 class Variant(_Strict):
+    """One set of decisions: what is deduplicated, the default policy, and sources with a policy of their own."""
+
     dedup: list[Literal["exact", "near"]] = []
     default: Policy = Policy()
     sources: dict[str, Policy] = {}
 
 
 class Tokens(_Strict):
+    """How token shards are cut."""
+
     shards: Annotated[int, Field(ge=1, le=10_000)] = 1  # per source, split and variant
     validation: Share = 0.01
 
@@ -325,3 +334,8 @@ def _nearest_key(place: list[str]) -> str:
 def resolved(recipe: Recipe) -> Mapping[str, Any]:
     """The recipe with every default written out, as plain values."""
     return recipe.model_dump(mode="json")
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `parse` reads back to an equal recipe."""
+    return str(yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True, width=100))

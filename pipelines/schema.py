@@ -82,6 +82,34 @@ class Stage(StrEnum):
     PARAGRAPHS = "paragraphs"
 
 
+class Reason(StrEnum):
+    """Why a document is not in a variant; with the names of `quality.rules` this is the closed list of verdicts."""
+
+    LANGUAGE = "language"  # another language than those that are kept
+    LANGUAGE_SCORE = "language_score"  # a kept language, but not surely
+    DUPLICATE_EXACT = "duplicate_exact"
+    DUPLICATE_NEAR = "duplicate_near"
+    QUALITY_DRAW = "quality_draw"  # lost GLaM's Pareto draw
+    QUALITY_CUT = "quality_cut"  # below the threshold
+    TOO_SHORT = "too_short"  # paragraph dedup left less than the policy's min_bytes
+
+
+_STAGE_OF: dict[str, Stage] = {
+    Reason.LANGUAGE: Stage.LANGUAGE,
+    Reason.LANGUAGE_SCORE: Stage.LANGUAGE,
+    Reason.DUPLICATE_EXACT: Stage.EXACT,
+    Reason.DUPLICATE_NEAR: Stage.NEAR,
+    Reason.QUALITY_DRAW: Stage.QUALITY,
+    Reason.QUALITY_CUT: Stage.QUALITY,
+    Reason.TOO_SHORT: Stage.PARAGRAPHS,
+}
+
+
+def stage_of(reason: str) -> Stage:
+    """The step of judgement that a verdict's reason belongs to: rules, where it is none of `Reason`."""
+    return _STAGE_OF.get(reason, Stage.RULES)
+
+
 class RejectReason(StrEnum):
     """Why a record never became a document."""
 

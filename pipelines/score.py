@@ -17,8 +17,9 @@ import pyarrow as pa
 from pipelines.errors import UserError
 from pipelines.judge import Judgement, ResolvedDraw, judge_text
 from pipelines.models import Models
-from pipelines.recipe import Draw, Policy, Recipe
-from pipelines.schema import KEEP, RejectReason, Stage
+from pipelines.recipe import RECIPE, Draw, Policy, parse
+from pipelines.schema import KEEP, Reason, RejectReason
+from pipelines.select import DEFAULT_GROUP, solution_path
 from pipelines.store import Store
 
 _BATCH = 500
@@ -54,13 +55,13 @@ def _loaded(folder: str | None, variant: str | None) -> tuple[Models, Policy | N
     loaded = models.load(store)
     if variant is None:
         return loaded, None, None
-    recipe = Recipe.model_validate(store.read_json("recipe.json"))
+    recipe = parse(store.read(RECIPE).decode(), store.url(RECIPE))
     if variant not in recipe.variants:
         raise UserError(f"{folder}: no variant {variant!r}; it has {', '.join(recipe.variants)}")
     policy = recipe.variants[variant].default
     solution = None
     if isinstance(policy.quality, Draw):
-        solved = store.read_json(f"decisions/{variant}/resolved-default.json")
+        solved = store.read_json(solution_path(variant))[DEFAULT_GROUP]
         solution = ResolvedDraw(policy.quality, solved["shift"], solved["solved_threshold"])
     return loaded, policy, solution
 
@@ -105,9 +106,9 @@ def _judged(signals: pa.RecordBatch, policy: Policy | None, solution: ResolvedDr
         judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(rows), bool))
         quality = np.rint(np.asarray(signals.column("quality").to_numpy(zero_copy_only=False), np.float64) * 1e4) / 1e4
         if solution is not None and solution.draw.draw == "cut":
-            judgement.drop(quality < solution.threshold, "quality_cut", Stage.QUALITY, quality, solution.threshold)
+            judgement.drop(quality < solution.threshold, Reason.QUALITY_CUT, quality, solution.threshold)
         for i, row in enumerate(found):
-            row["verdict"] = KEEP if judgement.standing[i] else judgement.reasons[judgement.code[i]][0]
+            row["verdict"] = KEEP if judgement.standing[i] else judgement.reasons[judgement.code[i]]
             if solution is not None and solution.draw.draw == "pareto":
                 row["keep_probability"] = round(float(solution.probability(quality[i : i + 1])[0]), 6)
     return found

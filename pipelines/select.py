@@ -1,7 +1,7 @@
 """select: signals + clusters -> one verdict a document for every variant. Only narrow columns move.
 
     every part  -> members of clusters that still stand          -> shuffle by cluster -> losers, back to their parts
-    part+losers -> tokens per step of quality, per draw           -> one solution a draw (resolved.json)
+    part+losers -> tokens per step of quality, per draw           -> the variant's solutions (resolved.json)
     part+losers + solutions                                       -> decisions/<variant>/
 
 A keep rate is the share of tokens that a draw keeps of the documents that reach it, over the whole run: an exact histogram
@@ -36,14 +36,14 @@ from pipelines.judge import (
 )
 from pipelines.parts import ROW_BITS, Part, content_of
 from pipelines.recipe import Draw, Policy, Recipe
-from pipelines.schema import DECISIONS, Stage
+from pipelines.schema import DECISIONS, Reason
 from pipelines.store import Store, TableWriter, read_columns, stage_key
 from quality import sampling
 from quality.signals import SIGNAL_FIELDS
 
 VERSION = 1
 _PARTITION_ROWS = 1 << 20
-_DEFAULT = "default"
+DEFAULT_GROUP = "default"  # the draw that the sources without one of their own share
 _LAST = np.iinfo(np.int32).min
 _SIGNALS = ["language", "language_score", "quality", "n_tokens", "text_bytes", *(field.name for field in SIGNAL_FIELDS)]
 
@@ -62,7 +62,7 @@ class VariantSettings:
         chosen = recipe.variants[name]
         policies = {source: recipe.policy(name, source) for source in sorted(recipe.sources)}
         own = {source for source, policy in chosen.sources.items() if policy.quality is not None}
-        draws = {s: s if s in own else _DEFAULT for s, policy in policies.items() if isinstance(policy.quality, Draw)}
+        draws = {s: s if s in own else DEFAULT_GROUP for s, policy in policies.items() if isinstance(policy.quality, Draw)}
         return VariantSettings(name, tuple(sorted(chosen.dedup)), policies, draws)
 
     def parameters(self) -> Any:
@@ -72,6 +72,11 @@ class VariantSettings:
             for source, policy in self.policies.items()
         }
         return [self.dedup, policies, self.draws]
+
+    @property
+    def groups(self) -> list[str]:
+        """The draws that are solved together, in the order of their numbers."""
+        return sorted(set(self.draws.values()))
 
     def draw_of(self, group: str) -> Draw:
         quality = next(self.policies[source].quality for source, used in self.draws.items() if used == group)
@@ -115,14 +120,14 @@ def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part]) -> dict[st
     return keys
 
 
-def solutions(recipe: Recipe, variant: str) -> list[str]:
-    """Where the solved draws of a variant are written."""
-    groups = sorted(set(VariantSettings.of(recipe, variant).draws.values()))
-    return [solution_path(variant, group) for group in groups]
+def solution_path(variant: str) -> str:
+    """Where the solved draws of a variant are written, by group: "default", or a source with a draw of its own."""
+    return f"decisions/{variant}/resolved.json"
 
 
-def solution_path(variant: str, group: str) -> str:
-    return f"decisions/{variant}/resolved-{group}.json"
+def decided_paths(variant: str, parts: Sequence[Part]) -> list[str]:
+    """Every file that select writes for a variant."""
+    return [solution_path(variant), *(part.decisions(variant) for part in parts)]
 
 
 # -- one part's judgement ---------------------------------------------------------------------------------------------------
@@ -178,11 +183,14 @@ def _before_quality(
     columns: _Columns, variant: VariantSettings, number: int, lost: np.ndarray, least: float
 ) -> Judgement:
     judgement = _before_duplicates(columns, variant)
-    for kind, stage, jaccard in ((Kind.EXACT, Stage.EXACT, 1.0), (Kind.NEAR, Stage.NEAR, columns.jaccard)):
+    for kind, reason, jaccard in (
+        (Kind.EXACT, Reason.DUPLICATE_EXACT, 1.0),
+        (Kind.NEAR, Reason.DUPLICATE_NEAR, columns.jaccard),
+    ):
         own = lost[(lost["variant"] == number) & (lost["kind"] == kind)]
         places = own["row"] & ((1 << ROW_BITS) - 1)
         keepers = np.stack([own["high"], own["low"]], axis=1)
-        judge_duplicates(judgement, stage, places, keepers, jaccard, 1.0 if kind == Kind.EXACT else least)
+        judge_duplicates(judgement, reason, places, keepers, jaccard, 1.0 if kind == Kind.EXACT else least)
     return judgement
 
 
@@ -227,16 +235,16 @@ def _losers_of(values: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class _TokensByQuality:
-    """(part, losers) -> ((variant, draw), int64 [10001] tokens per 1e-4 of quality), for draws that must be solved."""
+    """(part, losers) -> (variant, bytes of int64 [1 + BINS]: number of the draw, tokens per step of quality)."""
 
     store: Store
     parts: tuple[Part, ...]
     settings: Settings
 
-    def start(self) -> Callable[[Any], Iterator[tuple[tuple[int, str], bytes]]]:
+    def start(self) -> Callable[[Any], Iterator[tuple[int, bytes]]]:
         return self._work
 
-    def _work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[tuple[int, str], bytes]]:
+    def _work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
         part = self.parts[element[0]]
         wanted = [n for n, variant in enumerate(self.settings.variants) if part.source in variant.draws]
         if not wanted:
@@ -250,7 +258,8 @@ class _TokensByQuality:
             standing = standing & ~columns.emptied
             histogram = np.zeros(sampling.BINS, np.int64)
             np.add.at(histogram, sampling.quality_bin(columns.quality[standing]), tokens[standing])
-            yield (number, variant.draws[part.source]), histogram.tobytes()
+            group = variant.groups.index(variant.draws[part.source])
+            yield number, np.concatenate([[group], histogram]).tobytes()
 
 
 def resolve(draw: Draw, histogram: np.ndarray) -> ResolvedDraw:
@@ -273,7 +282,7 @@ class _Decide:
     settings: Settings
     keys: dict[str, str]
 
-    def __call__(self, element: tuple[int, Iterable[bytes]], solutions: dict[tuple[int, str], ResolvedDraw]) -> None:
+    def __call__(self, element: tuple[int, Iterable[bytes]], solutions: dict[int, dict[str, ResolvedDraw]]) -> None:
         part = self.parts[element[0]]
         lost = unpacked(element[1], LOSER, ("variant", "kind", "row"))
         columns = _Columns.read(self.store, part)
@@ -282,7 +291,7 @@ class _Decide:
             judgement = _before_quality(columns, variant, number, lost, self.settings.min_jaccard)
             policy = variant.policies[part.source]
             if part.source in variant.draws:
-                solution = solutions[number, variant.draws[part.source]]
+                solution = solutions[number][variant.draws[part.source]]
                 judge_quality(judgement, columns.quality, columns.doc_ids, solution, self.settings.seed, columns.emptied)
             left = np.where(columns.emptied, 0, columns.signals.column("text_bytes").to_numpy())
             judge_length(judgement, left, policy)
@@ -304,39 +313,52 @@ class _DecideParts(beam.DoFn):
     def __init__(self, decide: _Decide) -> None:
         self._decide = decide
 
-    def process(self, element: Any, solved: list[tuple[tuple[int, str], ResolvedDraw]]) -> None:
+    def process(self, element: Any, solved: list[tuple[int, dict[str, ResolvedDraw]]]) -> None:
         self._decide(element, dict(solved))
 
 
 @dataclass(frozen=True, slots=True)
 class _Solve:
-    """((variant, draw), [histogram bytes]) -> ((variant, draw), solution), also written to decisions/<variant>/."""
+    """(variant, [histogram bytes]) -> (variant, solution by group), also written to decisions/<variant>/resolved.json."""
 
     store: Store
     settings: Settings
+    keys: dict[str, str]
 
-    def start(self) -> Callable[[Any], Iterator[tuple[tuple[int, str], ResolvedDraw]]]:
+    def start(self) -> Callable[[Any], Iterator[tuple[int, dict[str, ResolvedDraw]]]]:
         return self._work
 
-    def _work(self, element: Any) -> Iterator[tuple[tuple[int, str], ResolvedDraw]]:
-        (number, group), values = element
+    def _work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, dict[str, ResolvedDraw]]]:
+        number, values = element
         variant = self.settings.variants[number]
-        histogram = np.zeros(sampling.BINS, np.int64)
+        histograms = np.zeros((len(variant.groups), sampling.BINS), np.int64)
         for value in values:
-            histogram += np.frombuffer(value, np.int64) if value else 0
-        solution = resolve(variant.draw_of(group), histogram)
-        expected = expected_share(solution, histogram)
-        self.store.publish_json(
-            solution_path(variant.name, group),
-            {
-                **solution.draw.model_dump(mode="json"),
-                "shift": solution.shift,
-                "solved_threshold": solution.threshold,
-                "expected_keep_rate": expected,
-                "tokens": int(histogram.sum()),
-            },
-        )
-        yield (number, group), solution
+            if value:
+                group, *_ = found = np.frombuffer(value, np.int64)
+                histograms[group] += found[1:]
+        solved = {
+            group: resolve(variant.draw_of(group), histogram)
+            for group, histogram in zip(variant.groups, histograms, strict=True)
+        }
+        told = {
+            group: _told(solution, histogram)
+            for (group, solution), histogram in zip(solved.items(), histograms, strict=True)
+        }
+        path = solution_path(variant.name)
+        self.store.begin(path)
+        self.store.finish(self.store.publish_json(path, told), self.keys[variant.name])
+        yield number, solved
+
+
+def _told(solution: ResolvedDraw, histogram: np.ndarray) -> dict[str, Any]:
+    """A solved draw as resolved.json says it; `load_solutions` reads it back."""
+    return {
+        **solution.draw.model_dump(mode="json"),
+        "shift": solution.shift,
+        "solved_threshold": solution.threshold,
+        "expected_keep_rate": expected_share(solution, histogram),
+        "tokens": int(histogram.sum()),
+    }
 
 
 def expected_share(solution: ResolvedDraw, histogram: np.ndarray) -> float | None:
@@ -366,15 +388,15 @@ def wire(
     )  # (part, LOSER bytes)
     every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts], reshuffle=False)
     judged = (lost, every) | "Flatten" >> beam.Flatten() | "ByPart" >> beam.GroupByKey()  # (part, [LOSER bytes])
-    draws = [(n, group) for n, variant in enumerate(settings.variants) for group in sorted(set(variant.draws.values()))]
     tokens = judged | "TokensByQuality" >> beam.ParDo(Each(_TokensByQuality(store, parts, settings)))
-    empty = pipeline | "EveryDraw" >> beam.Create([(draw, b"") for draw in draws], reshuffle=False)
+    numbers = range(len(settings.variants))
+    empty = pipeline | "EveryVariant" >> beam.Create([(number, b"") for number in numbers], reshuffle=False)
     solutions = (
         (tokens, empty)
         | "AllTokens" >> beam.Flatten()
-        | "ByDraw" >> beam.GroupByKey()
-        | "Solve" >> beam.ParDo(Each(_Solve(store, settings)))
-    )  # ((variant, draw), ResolvedDraw)
+        | "ByVariant" >> beam.GroupByKey()
+        | "Solve" >> beam.ParDo(Each(_Solve(store, settings, keys)))
+    )  # (variant, {group: ResolvedDraw})
     judged | "Decide" >> beam.ParDo(
         _DecideParts(_Decide(store, parts, settings, keys)), beam.pvalue.AsList(solutions)
     )

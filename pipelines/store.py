@@ -122,7 +122,7 @@ class Store:
 
     def open(self, path: str) -> BinaryIO:
         filesystem, located = self._located(path)
-        return filesystem.open(located, "rb")  # type: ignore[no-any-return]
+        return filesystem.open(located, "rb")
 
     def read(self, path: str) -> bytes:
         with self.open(path) as stream:

@@ -1,0 +1,1 @@
+"""Deduplication kernels: exact hashes, MinHash signatures and their buckets, repeated paragraphs, keepers."""

@@ -12,6 +12,8 @@ import numpy as np
 
 
 class Kind(IntEnum):
+    """Kinds of copies; a bit of `dedup` each."""
+
     EXACT = 0
     NEAR = 1
 

@@ -13,7 +13,7 @@ from pipelines.parts import Part
 from pipelines.recipe import Recipe, resolved
 from pipelines.report.page import draw
 from pipelines.report.statistics import merge, statistics_path
-from pipelines.select import solutions
+from pipelines.select import solution_path
 from pipelines.store import Store
 
 STATS = "stats.json"
@@ -30,17 +30,11 @@ def write_report(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: 
         "recipe": dict(resolved(recipe)),
         "accounts": accounts.to_json(),
         "sources": sources,
-        "draws": {variant: _draws(store, recipe, variant) for variant in recipe.variants},
+        "draws": {variant: store.read_json(solution_path(variant)) for variant in recipe.variants},
         "classifier": store.read_json(models.QUALITY_CARD) if store.exists(models.QUALITY_CARD) else None,
     }
     store.publish_json(STATS, stats)
     store.publish(PAGE, draw(stats).encode())
-
-
-def _draws(store: Store, recipe: Recipe, variant: str) -> dict[str, Any]:
-    """Group -> solved draw."""
-    paths = solutions(recipe, variant)
-    return {path.rsplit("resolved-", 1)[-1].removesuffix(".json"): store.read_json(path) for path in paths}
 
 
 def rewrite_report(folder: str) -> str:

@@ -48,8 +48,8 @@ def test_counts_are_those_of_the_corpus(built):
 
 
 def test_the_keep_rate_is_what_was_asked_for_in_expectation(built):
-    solved = json.loads((built / "decisions/filtered/resolved-default.json").read_text())
-    assert solved["expected_keep_rate"] == pytest.approx(0.5, abs=1e-6)
+    solved = json.loads((built / "decisions/filtered/resolved.json").read_text())
+    assert solved["default"]["expected_keep_rate"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_shards_hold_the_kept_documents_token_for_token(built):
@@ -167,7 +167,7 @@ def test_a_changed_threshold_moves_only_that_variants_decisions_and_tokens(built
     after = _hashes(run)
     moved = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert {path for path in moved if path.startswith(("tokens/", "decisions/"))}
-    allowed = ("decisions/filtered/", "tokens/filtered/", "statistics/", "stats.json", "report.html", "recipe.json")
+    allowed = ("decisions/filtered/", "tokens/filtered/", "statistics/", "stats.json", "report.html", "recipe.yaml")
     assert {path for path in moved if not path.startswith(allowed)} == set()
     assert not {path for path in moved if path.startswith(("decisions/filtered/wiki", "tokens/filtered/train/wiki"))}
 
