@@ -24,7 +24,7 @@ _COLUMNS: dict[str, tuple[str, str | None]] = {
     "distinct_stop_words": ("distinct_stop_words", None),
     "bullet_lines": ("bullet_lines", "lines"),
     "ellipsis_lines": ("ellipsis_lines", "lines"),
-    "duplicate_lines": ("duplicate_lines", "distinct_lines_base"),
+    "duplicate_lines": ("duplicate_lines", "body_lines"),
     "duplicate_line_characters": ("duplicate_line_characters", "characters"),
     "duplicate_paragraphs": ("duplicate_paragraphs", "paragraphs"),
     "duplicate_paragraph_characters": ("duplicate_paragraph_characters", "characters"),

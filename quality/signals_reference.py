@@ -1,7 +1,19 @@
 """The heuristic counters in plain Python: what the kernel is held to, and the plainest statement of each definition.
 
-Words are `str.split()`, lines are split at "\\n", paragraphs at two or more newlines; lengths are in characters. datatrove's
-filters, whose formulas these are, split words with spaCy instead: the counts are close, not equal.
+Words are `str.split()`, lines are split at "\\n", paragraphs at two or more newlines; lengths are in characters; white space,
+letters and lower case are the running Python's. The formulas are datatrove's, with these departures:
+
+* words are split at white space, not by spaCy, so a mark belongs to the word that it stands at, and is no word of its own;
+* an n-gram is a tuple of words: datatrove joins them without blanks, so that "ab c" there repeats "a bc";
+* line repeats are counted once, in the stripped text and without empty lines, for Gopher's rules and FineWeb's alike.
+
+C4 follows the code that made it and the paper's last version (3 sentences, lines of 5 words; the printed one says 5 and 3):
+
+* the right double quotation mark ends a line as the straight one does ("end quotation mark" in the paper);
+* a sentence ends where a word ends in . ? or !, with or without a closing quote, and at the end of a line; C4 asks NLTK's
+  Punkt, which knows abbreviations: the rule wants three;
+* citation markers ([1], [edit]) stay in the line: removing text is for sources;
+* lorem ipsum and curly brackets are looked for in the whole page, as the paper says; the code looks at lines with an end mark.
 """
 
 from __future__ import annotations
@@ -12,7 +24,9 @@ from collections.abc import Hashable, Sequence
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Rae et al. 2021, appendix A1.1
 TERMINAL = (".", "?", "!", '"', "\u201d")  # Raffel et al. 2020, section 2.2
-SHORT_LINE = 30  # characters, Penedo et al. 2024
+C4_WORDS, C4_LONGEST_WORD = 5, 1000  # fewest words of a line; characters of a word, which the paper leaves to the code
+POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+SHORT_LINE = 30  # characters, Penedo et al. 2024; datatrove also counts lines of just 30
 
 COUNTERS = (
     "characters",
@@ -23,6 +37,7 @@ COUNTERS = (
     "hashes",
     "ellipses",
     "lines",
+    "line_characters",
     "bullet_lines",
     "ellipsis_lines",
     "nonblank_lines",
@@ -31,7 +46,7 @@ COUNTERS = (
     "longest_line",
     "alphanumerics",
     "digits",
-    "distinct_lines_base",
+    "body_lines",
     "duplicate_lines",
     "duplicate_line_characters",
     "paragraphs",
@@ -84,9 +99,10 @@ def _symbols(text: str, words: Sequence[str]) -> dict[str, int]:
 
 def _lines(lines: Sequence[str]) -> dict[str, int]:
     stripped = [line.strip() for line in lines]
-    kept = [line for line in stripped if _c4_keeps(line)]
+    kept = [line for line in stripped if c4_keeps(line)]
     return {
         "lines": len(lines),
+        "line_characters": sum(map(len, lines)),
         "nonblank_lines": sum(bool(line) for line in stripped),
         "bullet_lines": sum(line.startswith(("\u2022", "-")) for line in stripped),
         "ellipsis_lines": sum(line.endswith(("...", "\u2026")) for line in stripped),
@@ -99,15 +115,21 @@ def _lines(lines: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _c4_keeps(line: str) -> bool:
-    """Raffel et al. 2020: ends in a terminal mark (an ellipsis is none), has 3 words or more, no "javascript"."""
-    ends = line.endswith(TERMINAL) and not line.endswith("...")
-    return ends and len(line.split()) >= 3 and "javascript" not in line.lower()
+def c4_keeps(line: str) -> bool:
+    """Whether C4 keeps a stripped line: an end mark that is no ellipsis, enough words, none too long, no notices."""
+    words, lower = line.split(), line.lower()
+    return (
+        line.endswith(TERMINAL)
+        and not line.endswith("...")
+        and len(words) >= C4_WORDS
+        and max(map(len, words)) <= C4_LONGEST_WORD
+        and not any(notice in lower for notice in ("javascript", *POLICY))
+    )
 
 
 def sentences(line: str) -> int:
-    """Runs of . ? ! that end a word."""
-    return sum(bool(re.search(r"[.?!][\"\u201d]?$", word)) for word in line.split())
+    """Sentences of a line with a word: those that end within, and the one that the line ends."""
+    return sum(bool(re.search('[.?!]["\u201d]?$', word)) for word in line.split()[:-1]) + 1
 
 
 def _repeated_parts(text: str) -> dict[str, int]:
@@ -117,7 +139,7 @@ def _repeated_parts(text: str) -> dict[str, int]:
     line_count, line_characters = _repeats(lines)
     paragraph_count, paragraph_characters = _repeats(paragraphs)
     return {
-        "distinct_lines_base": len(lines),
+        "body_lines": len(lines),
         "duplicate_lines": line_count,
         "duplicate_line_characters": line_characters,
         "paragraphs": len(paragraphs),

@@ -88,6 +88,16 @@ def trailing_zeros(typing_context: Any, word: Any) -> Any:
 
 
 @intrinsic
+def leading_zeros(typing_context: Any, word: Any) -> Any:
+    """Number of zeros above the highest set bit; 64 for zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
 def popcount(typing_context: Any, word: Any) -> Any:
     """Number of set bits."""
 
@@ -211,12 +221,14 @@ def block(data: np.ndarray, at: int, pad: np.ndarray) -> int:
 
 # -- characters -------------------------------------------------------------------------------------------------------------
 
-ALPHA, SPACE = 1, 2
+ALPHA, SPACE, NUMERIC = 1, 2, 3
 _FIRST_ASTRAL = 0x110000
 
 
 def python_classes() -> np.ndarray:
-    """uint8 [0x110000]: ALPHA where str.isalpha(), SPACE where str.isspace(), else 0, by the running Python's Unicode."""
+    """uint8 [0x110000] by the running Python's Unicode: ALPHA where str.isalpha(), SPACE where str.isspace(), NUMERIC where
+    str.isalnum() only, else 0.
+    """
     classes = np.zeros(_FIRST_ASTRAL, np.uint8)
     for code in range(_FIRST_ASTRAL):
         character = chr(code)
@@ -224,6 +236,8 @@ def python_classes() -> np.ndarray:
             classes[code] = ALPHA
         elif character.isspace():
             classes[code] = SPACE
+        elif character.isalnum():
+            classes[code] = NUMERIC
     return classes
 
 
