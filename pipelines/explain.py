@@ -1,7 +1,15 @@
-"""explain: any document leads to its shard and offset, or to one stage, one reason and one number, in every variant."""
+"""explain: any record leads to its shard and offset, or to one stage, one reason and one number, in every variant.
+
+A name is a doc_id, a locator or a URL. Documents are found by the index. A record that never became a document is found in
+rejects/ by its locator: a reject of several records covers the numbers from its own on, since only consecutive records with
+one reason are joined, and one whose rest is unreadable covers all that follow.
+"""
 
 from __future__ import annotations
 
+import json
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +18,13 @@ import pyarrow.compute as pc
 
 from pipelines import index
 from pipelines.errors import UserError
-from pipelines.parts import Part
+from pipelines.parts import Part, shard_of
 from pipelines.schema import KEEP
-from pipelines.store import SIDECAR, Store, read_columns
-from pipelines.tokenize import shard_of
+from pipelines.store import SIDECAR, Store, read_columns, reading_table
 
 _DOCUMENT = ["doc_id", "source", "locator", "source_id", "url", "title", "date", "license"]
+_CLUSTERS = ["exact_cluster", "exact_size", "near_cluster", "near_size", "jaccard", "dropped_paragraphs"]
+_DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Verdict:
     threshold: float | None
     duplicate_of: str | None
     split: str
+    keeper: str | None = None  # source and locator of `duplicate_of`
     prefix: str | None = None
     position: int | None = None  # the document's number in the shard
     offset: int | None = None  # of its first token, in tokens from the shard's start
@@ -48,17 +58,38 @@ class Explanation:
         return {"document": self.document, "signals": self.signals, "clusters": self.clusters, "verdicts": verdicts}
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row of rejects/: the `count` records from `locator` on, none of which became a document."""
+
+    source: str
+    locator: str
+    reason: str
+    detail: str | None  # of the first of them
+    count: int
+    unknown_rest: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"reject": {name: getattr(self, name) for name in self.__slots__}}
+
+
 def explain(folder: str, name: str) -> list[Explanation]:
     """Every document of a run that goes by `name` (hex doc_id, locator or URL); none, or no run, is a UserError."""
-    store = open_run(folder)
-    found = []
-    for source, part_name, row in index.find(store, name):
-        part = _part(store, source, part_name)
-        document = _row(store, part.path("documents"), _DOCUMENT, row)
-        if name in (document["doc_id"], document["locator"], document["url"]):
-            found.append(_explain(store, part, row, document))
+    found = _documents(open_run(folder), name)
     if not found:
-        raise UserError(f"{folder}: no document goes by {name!r}; give a doc_id, a locator or a URL (rejects are in rejects/)")
+        raise UserError(f"{folder}: no document goes by {name!r}; give a doc_id, a locator or a URL")
+    return found
+
+
+def trace(folder: str, name: str) -> list[Explanation | Rejected]:
+    """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is a UserError."""
+    store = open_run(folder)
+    found = [*_documents(store, name), *_rejects(store, name)]
+    if not found:
+        merged = "; records of its input were merged into documents" if _merging(store, name) else ""
+        raise UserError(
+            f"{folder}: no document or reject goes by {name!r}{merged}; give a doc_id, a locator (path#number) or a URL"
+        )
     return found
 
 
@@ -67,7 +98,27 @@ def open_run(folder: str) -> Store:
     store = Store(folder)
     if not store.exists("manifest.json"):
         raise UserError(f"{folder}: no complete run (manifest.json is missing); run winnow build")
+    try:
+        store.read_json("manifest.json")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{store.url('manifest.json')}: damaged ({error}); run winnow build again") from error
     return store
+
+
+# -- documents --------------------------------------------------------------------------------------------------------------
+
+
+def _documents(store: Store, name: str) -> list[Explanation]:
+    rows: dict[tuple[str, str], list[int]] = {}
+    for source, part_name, row in index.find(store, name):
+        rows.setdefault((source, part_name), []).append(row)
+    found = []
+    for (source, part_name), some in rows.items():
+        part = _part(store, source, part_name)
+        for row, document in zip(some, _rows(store, part.path("documents"), _DOCUMENT, some), strict=True):
+            if name in (document["doc_id"], document["locator"], document["url"]):
+                found.append(_explain(store, part, row, document))
+    return found
 
 
 def _part(store: Store, source: str, name: str) -> Part:
@@ -77,26 +128,34 @@ def _part(store: Store, source: str, name: str) -> Part:
 
 
 def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Explanation:
-    from pipelines.annotate import SIGNALS
-
-    signals = _row(store, part.path("signals"), [field for field in SIGNALS.names if field != "token_ids"], row)
-    clusters = _row(store, part.path("clusters"), ["exact_cluster", "near_cluster", "jaccard", "dropped_paragraphs"], row)
+    with reading_table(store, part.path("signals")) as file:
+        names = [name for name in file.schema_arrow.names if name != "token_ids"]
+    (signals,) = _rows(store, part.path("signals"), names, [row])
+    (clusters,) = _rows(store, part.path("clusters"), _CLUSTERS, [row])
     variants = store.read_json("manifest.json")["recipe"]["variants"]
-    verdicts = tuple(_verdict(store, part, row, variant) for variant in variants)
-    return Explanation(document, signals, clusters, verdicts)
+    return Explanation(document, signals, clusters, tuple(_verdict(store, part, row, variant) for variant in variants))
 
 
-def _row(store: Store, path: str, columns: list[str], row: int) -> dict[str, Any]:
-    values = read_columns(store, path, columns).slice(row, 1).to_pylist()[0]
-    return {key: value.hex() if isinstance(value, bytes) else value for key, value in values.items()}
+def _rows(store: Store, path: str, columns: list[str], rows: list[int]) -> list[dict[str, Any]]:
+    """Rows of a part as plain values, ids in hex."""
+    found = read_columns(store, path, columns).take(rows).to_pylist()
+    return [{key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()} for row in found]
 
 
 def _verdict(store: Store, part: Part, row: int, variant: str) -> Verdict:
-    columns = ["verdict", "stage", "value", "threshold", "duplicate_of", "split"]
-    found = _row(store, part.decisions(variant), columns, row)
-    if found["verdict"] != KEEP:
-        return Verdict(variant, **found)
-    return Verdict(variant, **found, **_place(store, part, row, variant, found["split"]))
+    (found,) = _rows(store, part.decisions(variant), _DECISION, [row])
+    if found["verdict"] == KEEP:
+        return Verdict(variant, **found, **_place(store, part, row, variant, found["split"]))
+    return Verdict(variant, **found, keeper=_name_of(store, found["duplicate_of"]))
+
+
+def _name_of(store: Store, doc_id: str | None) -> str | None:
+    """Source and locator of a document."""
+    for source, part_name, row in index.find(store, doc_id) if doc_id else ():
+        (found,) = _rows(store, f"documents/{source}/{part_name}.parquet", ["doc_id", "locator"], [row])
+        if found["doc_id"] == doc_id:
+            return f"{source} {found['locator']}"
+    return None
 
 
 def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict[str, Any]:
@@ -104,10 +163,7 @@ def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict
     shards = store.read_json("manifest.json")["recipe"]["tokens"]["shards"]
     number = shard_of(part, shards)
     documents = tokens = 0
-    for name in sorted(path.rsplit("/", 1)[-1] for path in store.files(f"documents/{part.source}")):
-        if not name.endswith(".parquet"):
-            continue
-        other = _part(store, part.source, name.removesuffix(".parquet"))
+    for other in _parts_of(store, part.source):
         if shard_of(other, shards) != number or other.name > part.name:
             continue
         decisions = read_columns(store, other.decisions(variant), ["verdict", "split"])
@@ -123,22 +179,73 @@ def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict
     return {"prefix": prefix, "position": documents, "offset": tokens}
 
 
+def _parts_of(store: Store, source: str) -> Iterator[Part]:
+    """The parts of a source that the manifest names, in order."""
+    start, end = f"documents/{source}/", ".parquet"
+    for path in store.read_json("manifest.json")["files"]:
+        if path.startswith(start) and path.endswith(end):
+            yield _part(store, source, path.removeprefix(start).removesuffix(end))
+
+
+# -- rejects ----------------------------------------------------------------------------------------------------------------
+
+
+def _rejects(store: Store, name: str) -> list[Rejected]:
+    """Rejects that cover the record that the locator `name` names; none for anything that is no locator."""
+    path, number = _split(name)
+    if number is None:
+        return []
+    found = []
+    for task in _tasks(store, path):
+        rows = read_columns(store, f"rejects/{task['source']}/{task['name']}.parquet", list(Rejected.__slots__))
+        mine = rows.filter(pc.starts_with(rows.column("locator"), path + "#"))
+        for row in mine.to_pylist():
+            start, first = _split(row["locator"])
+            if start == path and first is not None and first <= number and (
+                number < first + row["count"] or row["unknown_rest"]
+            ):
+                found.append(Rejected(**row))
+    return found
+
+
+def _split(locator: str) -> tuple[str, int | None]:
+    """(path, number) of "path#number"; (locator, None) of anything else."""
+    path, mark, number = locator.rpartition("#")
+    return (path, int(number)) if mark and number.isascii() and number.isdigit() else (locator, None)
+
+
+def _tasks(store: Store, path: str) -> list[dict[str, Any]]:
+    """The tasks that read the input `path`, or the archive that holds it."""
+    tasks = store.read_json("plan.json")["tasks"]
+    return [t for t in tasks if any(path == one["path"] or path.startswith(one["path"] + "!") for one in t["inputs"])]
+
+
+def _merging(store: Store, name: str) -> bool:
+    """Whether records of the input of `name`, a locator, were merged into documents."""
+    tasks = _tasks(store, _split(name)[0])
+    return any(store.read_json(f"documents/{task['source']}/{task['name']}.json")["merged"] for task in tasks)
+
+
 # -- text -------------------------------------------------------------------------------------------------------------------
 
 
-def to_text(found: Explanation) -> str:
+def to_text(found: Explanation | Rejected) -> str:
     """The explanation as a person reads it: the document, the verdicts, then the numbers."""
-    document = found.document
+    if isinstance(found, Rejected):
+        return _reject_text(found)
+    document, clusters = found.document, found.clusters
     lines = [f"{document['doc_id']}  {document['source']}  {document['locator']}"]
     lines += [f"  {key}: {document[key]}" for key in ("url", "title", "date", "source_id", "license") if document[key]]
     lines += [_verdict_line(one) for one in found.verdicts]
-    if found.clusters["near_cluster"]:
-        lines.append(f"near cluster {found.clusters['near_cluster']}, Jaccard {found.clusters['jaccard']:.2f} to it")
-    if found.clusters["exact_cluster"]:
-        lines.append(f"exact cluster {found.clusters['exact_cluster']}")
-    if found.clusters["dropped_paragraphs"]:
-        lines.append(f"paragraphs left out: {', '.join(map(str, found.clusters['dropped_paragraphs']))}")
-    lines.append("signals: " + ", ".join(f"{key} {_short(value)}" for key, value in found.signals.items()))
+    if clusters["exact_cluster"]:
+        lines.append(f"exact cluster of {clusters['exact_size']}: {clusters['exact_cluster']}")
+    if clusters["near_cluster"]:
+        likeness = f"Jaccard {clusters['jaccard']:.2f} to its first member"
+        lines.append(f"near cluster of {clusters['near_size']}: {clusters['near_cluster']}, {likeness}")
+    if clusters["dropped_paragraphs"]:
+        lines.append(f"paragraphs left out: {', '.join(map(str, clusters['dropped_paragraphs']))}")
+    signals = ", ".join(f"{key} {_short(value)}" for key, value in found.signals.items() if value is not None)
+    lines += textwrap.wrap(f"signals: {signals}", 100, subsequent_indent="  ", break_long_words=False)
     return "\n".join(lines)
 
 
@@ -147,8 +254,20 @@ def _verdict_line(one: Verdict) -> str:
         return f"{one.variant}: kept, document {one.position} of {one.prefix} (token {one.offset})"
     number = "" if one.value is None else f", {_short(one.value)}"
     held = "" if one.threshold is None else f" against {_short(one.threshold)}"
-    keeper = f", in favour of {one.duplicate_of}" if one.duplicate_of else ""
+    keeper = f", in favour of {one.duplicate_of} ({one.keeper})" if one.duplicate_of else ""
     return f"{one.variant}: dropped at {one.stage}: {one.verdict}{number}{held}{keeper}"
+
+
+def _reject_text(found: Rejected) -> str:
+    detail = f" ({found.detail})" if found.detail else ""
+    lines = [f"{found.source}  {found.locator}", f"  rejected: {found.reason}{detail}"]
+    if found.count > 1:
+        path, first = _split(found.locator)
+        assert first is not None
+        lines.append(f"  with all records up to {path}#{first + found.count - 1}, for the same reason")
+    if found.unknown_rest:
+        lines.append("  the input is unreadable from here on")
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:

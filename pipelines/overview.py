@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.conservation import Accounts
 from pipelines.plan import Plan
 from pipelines.recipe import Draw, Languages, Policy, Recipe, resolved
 from pipelines.schema import TRAIN, VALIDATION
+
+if TYPE_CHECKING:
+    from pipelines.conservation import Accounts
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

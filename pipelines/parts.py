@@ -6,6 +6,7 @@ document a row number (part index << 32 | row) that is the same for every stage 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -51,6 +52,11 @@ def list_parts(store: Store, plan: Plan) -> tuple[Part, ...]:
             raise RuntimeError(f"documents/{source}/{name}.parquet has no sidecar though its task is recorded as done")
         parts.append(Part(index, source, name, sidecar["rows"], sidecar["text_bytes"], sidecar["sha256"]))
     return tuple(parts)
+
+
+def shard_of(part: Part, shards: int) -> int:
+    """The shard of a part, by a hash of its name: a new part moves no other."""
+    return int.from_bytes(hashlib.blake2b(part.name.encode(), digest_size=8).digest(), "big") % shards
 
 
 def content_of(store: Store, paths: Iterable[str]) -> list[str]:

@@ -1,14 +1,21 @@
 """Bounded opening and line reading: what every source shares.
 
-The container is told by its first bytes, never by its name. Everything before a damaged place is delivered, then
-`CorruptInput` says where the readable part ends. Nothing here holds more than a few MiB, whatever the input: a bomb streams,
-and a line over the limit is passed over without being kept.
+The container is told by its first bytes, never by its name. What a container delivers is what its checksums vouch for: a
+member whose check fails delivers nothing, so that a flipped byte is an error and not another text. Only where the bytes end
+inside a member, as in a broken download, is there no checksum to ask: then everything up to the cut is delivered. After
+that `CorruptInput` says where the readable part ends.
+
+The content of a member is held until its check has passed, up to 16 MiB; a longer member is decompressed twice, once for the
+check and once for the content. bz2 checks every block of at most 900 kB, so it is never read twice.
+
+Nothing here holds more than those MiB, whatever the input: a bomb streams, and a line over the limit is passed over without
+being kept.
 """
 
 from __future__ import annotations
 
 import bz2
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -17,8 +24,11 @@ import fsspec
 
 from pipelines.errors import UserError
 
-_BLOCK = 1 << 20
-_MAX_OUT = 4 << 20  # most that one step of decompression may hand out
+_BLOCK = 1 << 20  # what is read of a file at a time
+_MAX_OUT = 4 << 20  # most that one step of gzip, bz2 or lz4 hands out
+_HELD = 16 << 20  # of a member before its check is known
+_CHUNK = 1 << 18  # smaller outputs are joined
+_MAX_WINDOW = 15  # of deflate, in bits
 
 
 class CorruptInput(Exception):
@@ -30,39 +40,52 @@ class CorruptInput(Exception):
 
 
 class Readable(Protocol):
+    """What a reader needs of a stream: none of its bytes at the end, at least one before."""
+
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 def open_input(url: str) -> BinaryIO:
     """The raw bytes behind a URL or path. A missing one is a UserError."""
     try:
-        return fsspec.open(url, "rb").open()  # type: ignore[no-any-return]
+        return fsspec.open(url, "rb").open()
     except (OSError, ImportError, ValueError) as error:
         raise UserError(f"{url}: cannot be opened ({' '.join(str(error).split())}); mend the recipe's paths") from error
 
 
-class _Decoder(Protocol):
-    """One member of a container: bytes in, at most `_MAX_OUT` bytes out at a time."""
+# -- containers -------------------------------------------------------------------------------------------------------------
 
-    def decode(self, data: bytes) -> bytes: ...
+
+class _Decoder(Protocol):
+    """One member of a container, decoded step by step."""
+
+    def decode(self, data: bytes, /) -> bytes: ...
     @property
     def ended(self) -> bool: ...
     @property
-    def rest(self) -> bytes: ...
+    def rest(self) -> bytes: ...  # of the data given: what lies behind the member's end
+    @property
+    def pending(self) -> bool: ...  # more output waits for decode(b"")
 
 
-class _Zlib:
-    """A gzip member; CRC and length are checked by zlib at its end."""
+class _Gzip:
+    """A gzip member; CRC and length are checked at its end."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        from isal import igzip_lib, isal_zlib
+
+        self._error: type[Exception] = igzip_lib.IsalError
+        self._inner = isal_zlib.decompressobj(_MAX_WINDOW | 16)  # 16: with gzip's header and trailer
 
     def decode(self, data: bytes) -> bytes:
-        return self._inner.decompress(self._inner.unconsumed_tail + data, _MAX_OUT)
+        try:
+            return self._inner.decompress(self._inner.unconsumed_tail + data, _MAX_OUT)
+        except self._error as error:
+            raise ValueError(str(error)) from error
 
     @property
     def ended(self) -> bool:
-        return self._inner.eof
+        return bool(self._inner.eof)
 
     @property
     def rest(self) -> bytes:
@@ -100,7 +123,7 @@ class _Lz4:
         self._inner = lz4.frame.LZ4FrameDecompressor()
 
     def decode(self, data: bytes) -> bytes:
-        return self._inner.decompress(data, _MAX_OUT)  # type: ignore[no-any-return]
+        return self._inner.decompress(data, _MAX_OUT)
 
     @property
     def ended(self) -> bool:
@@ -115,187 +138,213 @@ class _Lz4:
         return not self._inner.needs_input and not self._inner.eof
 
 
-# (first bytes, name, decoder); zstandard has its own stream reader.
-_MEMBERS: tuple[tuple[bytes, str, Callable[[], _Zlib | _Bz2 | _Lz4]], ...] = (
-    (b"\x1f\x8b", "gzip", _Zlib),
-    (b"BZh", "bz2", _Bz2),
-    (b"\x04\x22\x4d\x18", "lz4", _Lz4),
-)
-_ZSTD = b"\x28\xb5\x2f\xfd"
-
-
-def decompressed(raw: Readable) -> Readable:
-    """A stream of the content: gzip (many members), bz2 (many streams), lz4 frames, zstd frames, or the bytes as they are."""
-    head = raw.read(4)
-    source = _Prefixed(head, raw)
-    if head == _ZSTD:
-        return _Zstd(source)
-    for magic, name, decoder in _MEMBERS:
-        if head.startswith(magic):
-            return _Members(source, name, magic, decoder)
-    return source
-
-
-class _Prefixed:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, raw: Readable) -> None:
-        self._head, self._raw = head, raw
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head + self._raw.read(max(size - len(head), 0) if size >= 0 else -1)
-        return self._raw.read(size)
-
-
-class _Members:
-    """Members of one kind, one after another; zero bytes after the last are padding."""
-
-    def __init__(self, raw: Readable, name: str, magic: bytes, make: Callable[[], _Zlib | _Bz2 | _Lz4]) -> None:
-        self._raw, self._name, self._magic, self._make = raw, name, magic, make
-        self._decoder: _Zlib | _Bz2 | _Lz4 | None = make()
-        self._waiting = b""  # compressed bytes that belong to the next member
-        self._offset = 0
-        self._failure: CorruptInput | None = None
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At least one byte unless the content has ended; `size` is a hint."""
-        if self._failure is not None:
-            raise self._failure
-        while True:
-            if self._decoder is None:
-                return b""
-            out = self._step(self._decoder)
-            if out:
-                self._offset += len(out)
-                return out
-
-    def _step(self, decoder: _Zlib | _Bz2 | _Lz4) -> bytes:
-        data = b""
-        if not decoder.pending:
-            data, self._waiting = self._waiting or self._raw.read(_BLOCK), b""
-            if not data:
-                raise self._corrupt("cut off")
-        try:
-            out = decoder.decode(data)
-        except (zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise self._corrupt(str(error)) from error
-        if decoder.ended:
-            self._next_member(decoder.rest)
-        return out
-
-    def _next_member(self, rest: bytes) -> None:
-        while True:
-            rest = rest.lstrip(b"\0")
-            if len(rest) >= len(self._magic):
-                break
-            more = self._raw.read(_BLOCK)
-            if not more:
-                break
-            rest += more
-        if not rest:
-            self._decoder = None
-        elif rest.startswith(self._magic):
-            self._decoder, self._waiting = self._make(), rest
-        else:
-            self._decoder = None
-            self._failure = CorruptInput(self._offset, f"{self._name}: bytes that are no further member")
-
-    def _corrupt(self, detail: str) -> CorruptInput:
-        return CorruptInput(self._offset, f"{self._name}: {detail}")
-
-
 class _Zstd:
-    def __init__(self, raw: Readable) -> None:
+    """A frame, or a skippable one. All output of a step comes at once: the pieces that it is given have to be small."""
+
+    pending = False
+
+    def __init__(self) -> None:
         import zstandard
 
         self._error = zstandard.ZstdError
-        self._raw = _Watched(raw)
-        self._reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-            self._raw, read_size=_BLOCK, read_across_frames=True
-        )
-        self._offset = 0
+        self._inner = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj(write_size=1 << 16)
 
-    def read(self, size: int = -1, /) -> bytes:
+    def decode(self, data: bytes) -> bytes:
         try:
-            out = self._reader.read(_MAX_OUT)
+            return self._inner.decompress(data)
         except self._error as error:
-            raise CorruptInput(self._offset, f"zstd: {error}") from error
-        self._offset += len(out)
-        if not out and not self._whole():
-            raise CorruptInput(self._offset, "zstd: cut off")
-        return bytes(out)
+            raise ValueError(str(error).removeprefix("zstd decompressor error: ")) from error
 
-    def _whole(self) -> bool:
-        """Whether the compressed bytes end with a frame: the reader itself takes a cut for an end."""
-        return self._raw.ends_with_frame()
+    @property
+    def ended(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def rest(self) -> bytes:
+        return self._inner.unused_data or b""
 
 
-class _Watched:
-    """Follows zstd frames in the compressed bytes as they pass, block header by block header."""
+@dataclass(frozen=True, slots=True)
+class _Container:
+    name: str
+    magic: re.Pattern[bytes]
+    make: Callable[[], _Decoder]
+    piece: int  # compressed bytes of a step
+    blocks: bool = False  # every block is checked, not only the member's end
 
-    def __init__(self, raw: Readable) -> None:
-        self._raw = raw
-        self._held = bytearray()
-        self._skip = 0  # bytes of blocks, checksums or skippable frames still to pass
-        self._in_frame = False
-        self._last = self._checksum = False
+
+# A zstd block of 4 bytes may stand for 128 KiB, so 1 KiB for 32 MiB. A deflate or bz2 step is bounded by _MAX_OUT; what
+# lies behind a member's end is copied once, so a step of 64 KiB keeps archives of many small members linear.
+_CONTAINERS = (
+    _Container("gzip", re.compile(rb"\x1f\x8b"), _Gzip, 1 << 16),
+    _Container("bz2", re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90|.{0,5}\Z)", re.DOTALL), _Bz2, 1 << 16, blocks=True),
+    _Container("lz4", re.compile(rb"\x04\x22\x4d\x18"), _Lz4, 1 << 16),
+    _Container("zstd", re.compile(rb"(?:\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"), _Zstd, 1 << 10),
+)
+_MAGIC = 10  # bytes that tell a container
+
+
+def container(raw: BinaryIO) -> str | None:
+    """The name of the container that a file's first bytes tell, or None for bytes as they are."""
+    found = _container(raw)
+    return found.name if found else None
+
+
+def decompressed(raw: BinaryIO) -> Readable:
+    """A stream of the content: gzip (many members), bz2 (many streams), lz4 and zstd (many frames), or the bytes as they are.
+
+    Its `read` hands out at least one byte unless the content has ended, and takes the size that is asked for as a hint.
+    """
+    found = _container(raw)
+    return raw if found is None else _Content(_members(_Compressed(raw), found))
+
+
+def _container(raw: BinaryIO) -> _Container | None:
+    raw.seek(0)
+    head = raw.read(_MAGIC)
+    raw.seek(0)
+    return next((known for known in _CONTAINERS if known.magic.match(head)), None)
+
+
+class _Content:
+    """The stream over chunks of content; damage is told again to whoever reads on."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._damage: CorruptInput | None = None
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._raw.read(size)
-        self._held += data
-        self._walk()
-        return data
+        if self._damage is not None:
+            raise self._damage
+        try:
+            return next(self._chunks, b"")
+        except CorruptInput as error:
+            self._damage = error
+            raise
 
-    def ends_with_frame(self) -> bool:
-        return not self._held and not self._skip and not self._in_frame
 
-    def _walk(self) -> None:
-        while self._held:
-            if self._skip:
-                passed = min(self._skip, len(self._held))
-                del self._held[:passed]
-                self._skip -= passed
+class _Compressed:
+    """The compressed bytes, in pieces, with a way back."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._base = self._at = 0  # where the block lies in the file, and where the reader is in the block
+        self._block = b""
+
+    def piece(self, size: int) -> bytes:
+        """Up to `size` further bytes; none at the end."""
+        if self._at == len(self._block):
+            self._base += len(self._block)
+            self._block, self._at = self._raw.read(_BLOCK), 0
+        piece = self._block[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
+
+    def give_back(self, size: int) -> None:
+        """The last bytes of the last piece were not wanted."""
+        self._at -= size
+
+    def tell(self) -> int:
+        return self._base + self._at
+
+    def seek(self, position: int) -> None:
+        self._raw.seek(position)
+        self._base, self._at, self._block = position, 0, b""
+
+    def ahead(self) -> bytes:
+        """The next bytes, as many as tell a container, without taking them; zero bytes before them are padding."""
+        while True:
+            found = self.piece(_BLOCK)
+            kept = found.lstrip(b"\0")
+            self.give_back(len(kept))
+            if kept or not found:
+                break
+        head = kept[:_MAGIC]
+        if head and len(head) < _MAGIC:
+            back = self.tell()
+            self.seek(back)
+            head = self.piece(_MAGIC)
+            self.seek(back)
+        return head
+
+
+class _CutOff(Exception):
+    """The bytes end inside a member."""
+
+
+class _Damaged(Exception):
+    """A member's bytes contradict themselves."""
+
+
+def _members(source: _Compressed, kind: _Container) -> Iterator[bytes]:
+    """The content of all members, one after another."""
+    offset = 0
+    while head := source.ahead():
+        if not kind.magic.match(head):
+            raise CorruptInput(offset, f"{kind.name}: bytes that are no further member")
+        try:
+            for chunk in _checked(source, kind):
+                offset += len(chunk)
+                yield chunk
+        except _CutOff:
+            raise CorruptInput(offset, f"{kind.name}: cut off") from None
+        except _Damaged as error:
+            raise CorruptInput(offset, f"{kind.name}: {error}") from error
+
+
+def _checked(source: _Compressed, kind: _Container) -> Iterator[bytes]:
+    """The content of one member as far as its checks vouch for it, or as far as there are bytes."""
+    start = source.tell()
+    decoder = kind.make()
+    held: list[bytes] = []
+    size = 0
+    trusted = False
+    try:
+        for out in _steps(source, kind, decoder):
+            held.append(out)
+            size += len(out)
+            if size > _HELD and not trusted:
+                if not kind.blocks:
+                    _check(source, kind, start)
+                    trusted = True
+            elif size < _CHUNK or not (trusted or (kind.blocks and not decoder.pending)):
                 continue
-            if not (self._block() if self._in_frame else self._frame()):
-                return
+            yield b"".join(held)
+            held, size = [], 0
+    except _CutOff:
+        if size:
+            yield b"".join(held)
+        raise
+    if size:
+        yield b"".join(held)
 
-    def _frame(self) -> bool:
-        if len(self._held) < 18:
-            # A header has at most 18 bytes; a shorter rest is whole only if its own size says so.
-            if len(self._held) < 5 or len(self._held) < self._header_size():
-                return False
-        if self._held[1:4] == b"\x2a\x4d\x18" and self._held[0] & 0xF0 == 0x50:  # skippable frame
-            if len(self._held) < 8:
-                return False
-            self._skip = int.from_bytes(self._held[4:8], "little")
-            del self._held[:8]
-            return True
-        self._checksum = bool(self._held[4] & 4)
-        del self._held[: self._header_size()]
-        self._in_frame = True
-        return True
 
-    def _header_size(self) -> int:
-        if self._held[1:4] == b"\x2a\x4d\x18":
-            return 8
-        descriptor = self._held[4]
-        single = descriptor >> 5 & 1
-        content = (single, 2, 4, 8)[descriptor >> 6]
-        return 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content
+def _steps(source: _Compressed, kind: _Container, decoder: _Decoder) -> Iterator[bytes]:
+    """The outputs of one member; the source then stands behind it."""
+    while not decoder.ended:
+        data = b""
+        if not decoder.pending:
+            data = source.piece(kind.piece)
+            if not data:
+                raise _CutOff
+        try:
+            yield decoder.decode(data)
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise _Damaged(" ".join(str(error).split())) from error
+    source.give_back(len(decoder.rest))
 
-    def _block(self) -> bool:
-        if len(self._held) < 3:
-            return False
-        header = int.from_bytes(self._held[:3], "little")
-        del self._held[:3]
-        kind, size = header >> 1 & 3, header >> 3
-        self._skip = 1 if kind == 1 else size
-        if header & 1:
-            self._skip += 4 if self._checksum else 0
-            self._in_frame = False
-        return True
+
+def _check(source: _Compressed, kind: _Container, start: int) -> None:
+    """Decompresses a member from its start to its end and forgets it. _Damaged says that it cannot be trusted."""
+    back = source.tell()
+    source.seek(start)
+    try:
+        for _ in _steps(source, kind, kind.make()):
+            pass
+    except _CutOff:
+        pass
+    finally:
+        source.seek(back)
 
 
 # -- lines ------------------------------------------------------------------------------------------------------------------
@@ -306,32 +355,36 @@ class OversizedLine:
     """A line over the limit, passed over; `size` is its length in bytes."""
 
     size: int
+    blank: bool  # nothing but white space
 
 
 def lines(stream: Readable, limit: int) -> Iterator[bytes | OversizedLine]:
-    """Lines without their newline, in order, the last with or without one. Never holds more than limit + a block."""
-    held: list[bytes] = []
-    size = 0
-    try:
-        while block := stream.read(_BLOCK):
-            start = 0
-            while (stop := block.find(b"\n", start)) >= 0:
-                if size + stop - start > limit:
-                    yield OversizedLine(size + stop - start)
-                elif held:
-                    yield b"".join([*held, block[start:stop]])
-                else:
-                    yield block[start:stop]
-                held, size, start = [], 0, stop + 1
-            size += len(block) - start
+    """Lines without their newline, in order, the last with or without one. Never holds more than `limit` and a block.
+
+    Where the stream is damaged, what was read of the present line is no line; its place is told by CorruptInput.
+    """
+    held = bytearray()
+    size, blank = 0, True
+    while block := stream.read(_BLOCK):
+        start = 0
+        while True:
+            stop = block.find(b"\n", start)
+            piece = block[start:stop] if stop >= 0 else block[start:]
+            size += len(piece)
             if size > limit:
-                held = []
-            elif start < len(block):
-                held.append(block[start:])
-    except CorruptInput:
-        # What was read of the damaged line is no line; its place is told by the exception.
-        raise
+                blank = blank and not held.strip() and not piece.strip()
+                held.clear()
+            elif held or stop < 0:
+                held += piece
+            if stop < 0:
+                break
+            if size > limit:
+                yield OversizedLine(size, blank)
+            else:
+                yield bytes(held) or piece
+            held.clear()
+            size, blank, start = 0, True, stop + 1
     if size > limit:
-        yield OversizedLine(size)
-    elif held:
-        yield b"".join(held)
+        yield OversizedLine(size, blank)
+    elif size:
+        yield bytes(held)

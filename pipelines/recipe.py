@@ -22,8 +22,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.errors import UserError
+from pipelines.sample import sample_folder
 
 RECIPE = "recipe.yaml"  # in a run directory: the recipe in force, with every default written out
+SAMPLE = "sample"  # the shipped recipe whose inputs come out of published packages
 _MAX_RECIPE_BYTES = 1 << 20
 _NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
 
@@ -257,7 +259,7 @@ def load(name: str, overrides: Iterable[str] = ()) -> tuple[Recipe, str]:
     if not path.exists() and re.fullmatch(_NAME, name):
         shipped = resources.files("beam_config") / "recipes" / f"{name}.yaml"
         if shipped.is_file():
-            return parse(shipped.read_text("utf-8"), name, overrides), "."
+            return parse(shipped.read_text("utf-8"), name, overrides), sample_folder() if name == SAMPLE else "."
     try:
         content = path.read_bytes()
     except OSError as error:

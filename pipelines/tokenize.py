@@ -6,7 +6,6 @@ end-of-document token. The ids were made by annotate; here they are gathered, on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.beam_parts import Each, spread
-from pipelines.parts import Part, content_of
+from pipelines.parts import Part, content_of, shard_of
 from pipelines.recipe import Recipe
 from pipelines.schema import KEEP, TRAIN, VALIDATION
 from pipelines.shards import ShardWriter, blend, token_dtype
@@ -48,11 +47,6 @@ class Vocabulary:
 
     size: int
     end_of_document: int
-
-
-def shard_of(part: Part, shards: int) -> int:
-    """The shard of a part, by a hash of its name: a new part moves no other."""
-    return int.from_bytes(hashlib.blake2b(part.name.encode(), digest_size=8).digest(), "big") % shards
 
 
 def list_shards(recipe: Recipe, parts: Sequence[Part]) -> list[Shard]:

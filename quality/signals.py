@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from quality.signals_kernel import count
+from quality.signals_kernel import LONGEST_TEXT, count, new_scratch
 from quality.signals_reference import COUNTERS
+from quality.text import buffers
 
 # column -> (counter, what it is divided by); None: the count itself
 _COLUMNS: dict[str, tuple[str, str | None]] = {
@@ -43,6 +44,9 @@ _COLUMNS: dict[str, tuple[str, str | None]] = {
     "digits": ("digits", "characters"),
 }
 
+_PLACE = {name: index for index, name in enumerate(COUNTERS)}
+_SCRATCH = 1 << 20  # bytes of the longest text that scratch is first made for
+
 SIGNAL_FIELDS: list[pa.Field] = [
     pa.field(name, pa.int32() if divisor is None else pa.float32(), nullable=False)
     for name, (_, divisor) in _COLUMNS.items()
@@ -50,16 +54,23 @@ SIGNAL_FIELDS: list[pa.Field] = [
 
 
 class Signals:
-    """Counts batches of texts."""
+    """Counts batches of texts. Holds scratch memory, grown to the longest text so far: one per thread."""
+
+    def __init__(self) -> None:
+        self._scratch = new_scratch(_SCRATCH)
 
     def __call__(self, texts: pa.Array) -> pa.RecordBatch:
-        """SIGNAL_FIELDS of large_string [n]."""
-        counts = count(texts)  # int64 [n, len(COUNTERS)]
-        place = {name: index for index, name in enumerate(COUNTERS)}
+        """SIGNAL_FIELDS of large_string [n]. ValueError for a text of 2 GiB or more: counts are int32."""
+        longest = int(np.diff(buffers(texts)[1]).max(initial=0))
+        if longest > LONGEST_TEXT:
+            raise ValueError(f"a text of {longest} bytes; the longest that can be counted has {LONGEST_TEXT}")
+        if longest > self._scratch.longest:
+            self._scratch = new_scratch(longest)
+        counts = count(texts, self._scratch)  # int64 [n, len(COUNTERS)]
         columns = []
-        for name, (counter, divisor) in _COLUMNS.items():
-            values = counts[:, place[counter]]
+        for counter, divisor in _COLUMNS.values():
+            values = counts[:, _PLACE[counter]]
             if divisor is not None:
-                values = values / np.maximum(counts[:, place[divisor]], 1)
+                values = values / np.maximum(counts[:, _PLACE[divisor]], 1)
             columns.append(pa.array(values.astype(np.int32 if divisor is None else np.float32)))
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(SIGNAL_FIELDS))

@@ -1,12 +1,14 @@
 """Corpus statistics of one part, and how two merge: integers and small samples, so that no order of merging shows.
 
 Made on the workers, one JSON file a part; the launcher merges them into stats.json, from which the report is drawn.
-Histograms count documents. Hosts are the largest of each part (`_HOSTS`), so a host's count is a lower bound in runs of many
-parts. Sample documents are those with the smallest hash of their id, the same on any engine.
+Histograms count documents. Of hosts each part names its largest (`_HOSTS`) and counts the documents of the others under
+`hosts.others`: where that is not 0, a host's count is a lower bound. Sample documents are those with the smallest hash of
+their id, the same on any engine; of clusters the largest are shown, each where its smallest member lies.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.parts import Part, content_of
@@ -22,13 +25,16 @@ from pipelines.schema import KEEP
 from pipelines.store import Store, read_columns, reading_table, stage_key
 from quality import sampling
 
-VERSION = 1
+VERSION = 2
 QUALITY_BINS = 50
 LENGTH_BINS = 32  # documents of [2^i, 2^(i+1)) bytes; bin 0 holds 0 and 1
 SIZE_BINS = 24  # clusters of [2^i, 2^(i+1)) members
 _HOSTS = 200
-_SAMPLES = 2
+_SAMPLES = 3  # documents shown per variant and verdict, and clusters per kind
 _EXCERPT = 300  # characters of a sample document
+UNDETERMINED = "und"  # ISO 639's code for a text whose language is none
+
+_DECISION = ["verdict", "value", "threshold"]
 
 Statistics = dict[str, Any]  # plain JSON, see `part_statistics`
 
@@ -49,42 +55,72 @@ def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int
     signals = read_columns(store, part.path("signals"), ["text_bytes", "language", "quality", "n_tokens"])
     clusters = read_columns(store, part.path("clusters"), ["exact_cluster", "exact_size", "near_cluster", "near_size"])
     dropped = read_columns(store, part.path("clusters"), ["dropped_paragraphs"]).column(0).combine_chunks()
-    judged = signals.column("text_bytes").to_numpy()
-    statistics: Statistics = {
+    own = np.stack(part_ids(documents.column("doc_id")), axis=1)
+    heads = {kind: _heads(own, clusters, kind) for kind in ("exact", "near")}
+    decisions = {variant: read_columns(store, part.decisions(variant), _DECISION) for variant in variants}
+    draws = (sampling.uniform(id_bytes(own), seed, "report sample") * 2**53).astype(np.int64)
+    shown = {variant: _shown(table, draws) for variant, table in decisions.items()}
+    largest = {kind: _largest(own, *head) for kind, head in heads.items()}
+    places = [place for by_verdict in shown.values() for some in by_verdict.values() for place in some]
+    sample = _samples(store, part, sorted({*places, *largest["exact"], *largest["near"]}))
+    tokens = signals.column("n_tokens").to_numpy()
+    return {
         "documents": part.rows,
         "text_bytes": part.text_bytes,
-        "judged_bytes": int(judged.sum()),
-        "tokens": int(signals.column("n_tokens").to_numpy().sum(dtype=np.int64)),
+        "judged_bytes": int(signals.column("text_bytes").to_numpy().sum()),
+        "tokens": int(tokens.sum(dtype=np.int64)),
         "dropped_paragraphs": len(dropped.flatten()),
         "hosts": _hosts(documents.column("url")),
-        "clusters": {kind: _sizes(documents, clusters, kind) for kind in ("exact", "near")},
+        "clusters": {kind: _log_histogram(sizes, SIZE_BINS) for kind, (_, sizes) in heads.items()},
+        "clustered": {kind: int(sizes.sum(dtype=np.int64)) for kind, (_, sizes) in heads.items()},
+        "largest": {
+            kind: [{"order": -size, "size": size, **sample[place]} for place, size in found.items()]
+            for kind, found in largest.items()
+        },
         "all": _profile(signals, np.ones(part.rows, bool)),
-        "variants": {},
+        "variants": {
+            variant: {
+                "kept": _profile(signals, np.asarray(pc.equal(table.column("verdict"), KEEP))),
+                "tokens": _tokens(table.column("verdict"), tokens),
+                "samples": {
+                    verdict: [{"order": int(draws[place]), **sample[place], **_number(table, place)} for place in some]
+                    for verdict, some in shown[variant].items()
+                },
+            }
+            for variant, table in decisions.items()
+        },
     }
-    draws = sampling.uniform(id_bytes(np.stack(part_ids(documents.column("doc_id")), axis=1)), seed, "report sample")
-    wanted: dict[int, list[tuple[str, str]]] = {}
-    for variant in variants:
-        verdicts = read_columns(store, part.decisions(variant), ["verdict"]).column(0)
-        values = np.asarray(verdicts.to_numpy(zero_copy_only=False), str)
-        statistics["variants"][variant] = {"kept": _profile(signals, values == KEEP), "samples": {}}
-        for reason in np.unique(values):
-            places = np.flatnonzero(values == reason)
-            for place in places[np.argsort(draws[places], kind="stable")][:_SAMPLES]:
-                wanted.setdefault(int(place), []).append((variant, str(reason)))
-    excerpts = _excerpts(store, part, sorted(wanted))
-    for place, uses in wanted.items():
-        for variant, reason in uses:
-            samples = statistics["variants"][variant]["samples"].setdefault(reason, [])
-            samples.append([int(draws[place] * 2**53), *excerpts[place]])
-    return _sorted_samples(statistics)
+
+
+def _shown(decisions: pa.Table, draws: np.ndarray) -> dict[str, list[int]]:
+    """verdict -> places of its sample documents, by the smallest draws (int64 [rows])."""
+    verdicts = decisions.column("verdict").combine_chunks().dictionary_encode()
+    codes = verdicts.indices.to_numpy()
+    found = {}
+    for code, verdict in enumerate(verdicts.dictionary.to_pylist()):
+        places = np.flatnonzero(codes == code)
+        found[verdict] = places[np.argsort(draws[places], kind="stable")][:_SAMPLES].tolist()
+    return dict(sorted(found.items()))
+
+
+def _number(decisions: pa.Table, place: int) -> dict[str, Any]:
+    """What was judged of one document and what it was held against; None where there was no number."""
+    return {name: decisions.column(name)[place].as_py() for name in ("value", "threshold")}
+
+
+def _tokens(verdicts: pa.ChunkedArray, tokens: np.ndarray) -> dict[str, int]:
+    """verdict -> tokens of its documents (int [rows])."""
+    table = pa.table({"verdict": verdicts, "tokens": pa.array(tokens.astype(np.int64))})
+    summed = table.group_by("verdict", use_threads=False).aggregate([("tokens", "sum")]).to_pylist()
+    return {row["verdict"]: row["tokens_sum"] for row in sorted(summed, key=lambda row: str(row["verdict"]))}
 
 
 def _profile(signals: pa.Table, chosen: np.ndarray) -> dict[str, Any]:
     """Histograms over the chosen documents."""
     lengths = signals.column("text_bytes").to_numpy()[chosen]
-    labels = np.asarray(signals.column("language").to_numpy(zero_copy_only=False)[chosen], str)
-    quality = signals.column("quality").to_numpy()[chosen]
-    quality = quality[~np.isnan(quality.astype(np.float64))].astype(np.float64)
+    labels = signals.column("language").fill_null(UNDETERMINED).to_numpy(zero_copy_only=False)[chosen].astype(str)
+    quality = signals.column("quality").to_numpy()[chosen].astype(np.float64)
+    quality = quality[~np.isnan(quality)]
     names, counts = np.unique(labels, return_counts=True)
     steps = np.minimum(np.rint(quality * 1e4).astype(np.int64) * QUALITY_BINS // 10_000, QUALITY_BINS - 1)
     return {
@@ -101,22 +137,31 @@ def _log_histogram(values: np.ndarray, bins: int) -> list[int]:
     return np.bincount(np.minimum(exponents, bins - 1), minlength=bins).tolist()  # type: ignore[no-any-return]
 
 
-def _sizes(documents: pa.Table, clusters: pa.Table, kind: str) -> list[int]:
-    """Histogram of cluster sizes, each cluster counted where its smallest member lies."""
-    own = np.stack(part_ids(documents.column("doc_id")), axis=1)
+def _heads(own: np.ndarray, clusters: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """(places, sizes) of the clusters whose smallest member lies in this part. own: uint64 [rows, 2], doc_ids."""
     column = clusters.column(f"{kind}_cluster")
-    first = (ids_or(column, own) == own).all(axis=1) & np.asarray(column.is_valid())
-    return _log_histogram(clusters.column(f"{kind}_size").to_numpy()[first], SIZE_BINS)
+    first = np.flatnonzero((ids_or(column, own) == own).all(axis=1) & np.asarray(column.is_valid()))
+    return first, clusters.column(f"{kind}_size").to_numpy()[first].astype(np.int64)
 
 
-def _hosts(urls: pa.ChunkedArray) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for url in urls.to_pylist():
-        if url:
-            host = host_of(url)
-            counts[host] = counts.get(host, 0) + 1
-    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_HOSTS]
-    return dict(sorted(largest))
+def _largest(own: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> dict[int, int]:
+    """place -> size of the largest of the clusters at `places`, by doc_id where sizes are equal."""
+    chosen = np.lexsort((own[places, 1], own[places, 0], -sizes))[:_SAMPLES]
+    return dict(zip(places[chosen].tolist(), sizes[chosen].tolist(), strict=True))
+
+
+def _hosts(urls: pa.ChunkedArray) -> dict[str, Any]:
+    """The hosts with the most documents, how many documents the others have, and how many have no readable host."""
+    counts = Counter(host_of(url) for url in urls.to_pylist() if url)
+    without = len(urls) - counts.total() + counts.pop("", 0)
+    return top_hosts({"largest": dict(counts), "others": 0, "without": without})
+
+
+def top_hosts(hosts: dict[str, Any]) -> dict[str, Any]:
+    """Hosts cut to the largest; the documents of those that are left out are counted under `others`."""
+    ordered = sorted(hosts["largest"].items(), key=lambda item: (-item[1], item[0]))
+    left_out = sum(count for _, count in ordered[_HOSTS:])
+    return {"largest": dict(sorted(ordered[:_HOSTS])), "others": hosts["others"] + left_out, "without": hosts["without"]}
 
 
 def host_of(url: str) -> str:
@@ -127,35 +172,32 @@ def host_of(url: str) -> str:
         return ""
 
 
-def _excerpts(store: Store, part: Part, places: Sequence[int]) -> dict[int, list[str]]:
-    """place -> [doc_id, locator, start of the text]."""
-    found: dict[int, list[str]] = {}
+def _samples(store: Store, part: Part, places: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """place -> doc_id, locator, title and the start of the text."""
+    found: dict[int, dict[str, Any]] = {}
     first = 0
     with reading_table(store, part.path("documents")) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             here = [place for place in places if first <= place < first + rows]
             if here:
-                table = file.read_row_group(group, ["doc_id", "locator", "text"], use_threads=False)
-                for row, place in zip(
-                    table.take(pa.array([p - first for p in here])).to_pylist(), here, strict=True
-                ):
-                    found[place] = [row["doc_id"].hex(), row["locator"], row["text"][:_EXCERPT]]
+                table = file.read_row_group(group, ["doc_id", "locator", "title", "text"], use_threads=False)
+                chosen = table.take(pa.array([place - first for place in here])).to_pylist()
+                for row, place in zip(chosen, here, strict=True):
+                    found[place] = {
+                        "doc_id": row["doc_id"].hex(),
+                        "locator": row["locator"],
+                        "title": row["title"] and row["title"][:_EXCERPT],
+                        "text": row["text"][:_EXCERPT],
+                        "cut": len(row["text"]) > _EXCERPT,
+                    }
             first += rows
     return found
 
 
-def _sorted_samples(statistics: Statistics) -> Statistics:
-    for variant in statistics["variants"].values():
-        variant["samples"] = {
-            reason: sorted(samples)[:_SAMPLES] for reason, samples in sorted(variant["samples"].items())
-        }
-    return statistics
-
-
 def merge(left: Statistics, right: Statistics) -> Statistics:
-    """Sums integers, lists by position and mappings by key; sample documents: the smallest hashes of both."""
-    return _sorted_samples(_merge(left, right))
+    """Sums integers, lists by position and mappings by key; of documents shown, the first by `order` and doc_id stay."""
+    return _merge(left, right)  # type: ignore[no-any-return]
 
 
 def _merge(left: Any, right: Any) -> Any:
@@ -165,8 +207,8 @@ def _merge(left: Any, right: Any) -> Any:
             for key in sorted(set(left) | set(right))
         }
     if isinstance(left, list):
-        if left and isinstance(left[0], list) or right and isinstance(right[0], list):
-            return sorted(left + right)
+        if any(isinstance(one, dict) for one in left + right):
+            return sorted(left + right, key=lambda one: (one["order"], one["doc_id"]))[:_SAMPLES]
         return [a + b for a, b in zip(left, right, strict=True)]
     return left + right
 

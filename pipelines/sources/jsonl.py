@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from pipelines.reading import CorruptInput, OversizedLine, Readable, decompressed, lines, open_input
+from pipelines.reading import CorruptInput, OversizedLine, Readable, container, decompressed, lines, open_input
 from pipelines.records import Input, Limits, Record, Reject, Span
 from pipelines.schema import RejectReason
 from pipelines.sources import SourceOptions
@@ -44,11 +44,10 @@ def read(
             stream = decompressed(raw)
         try:
             for place, line in enumerate(lines(stream, limits.record_bytes)):
-                if isinstance(line, bytes):
-                    if place == 0 and number == 0:
-                        line = line.removeprefix(_BOM)
-                    if not line.strip():
-                        continue
+                if isinstance(line, bytes) and place == 0 and number == 0:
+                    line = line.removeprefix(_BOM)
+                if line.blank if isinstance(line, OversizedLine) else not line.strip():
+                    continue
                 yield _record(f"{source_input.path}#{number}", line, options)
                 number += 1
         except CorruptInput as error:
@@ -119,13 +118,12 @@ class _Bounded:
 def spans(url: str, target_bytes: int) -> Iterator[Span]:
     """Spans of about `target_bytes` at line starts, with the number of the first record of each; none for containers."""
     with open_input(url) as raw:
-        stream = decompressed(raw)
-        if not isinstance(stream, type(decompressed(_Bounded(_Empty(), 0)))):
+        if container(raw) is not None:
             return
         start = at = line_start = 0
         number = first = 0
         blank = True
-        while block := stream.read(_BLOCK):
+        while block := raw.read(_BLOCK):
             begin = 0
             while (stop := block.find(b"\n", begin)) >= 0:
                 blank = blank and not block[begin:stop].removeprefix(_BOM if line_start == 0 else b"").strip()
@@ -138,11 +136,6 @@ def spans(url: str, target_bytes: int) -> Iterator[Span]:
             at += len(block)
         if at > start:
             yield Span(start, at, first)
-
-
-class _Empty:
-    def read(self, size: int = -1, /) -> bytes:
-        return b""
 
 
 def count(source_input: Input, options: SourceOptions) -> int:
@@ -159,6 +152,10 @@ def count(source_input: Input, options: SourceOptions) -> int:
             stream = gzip.GzipFile(fileobj=raw)
         elif head[:3] == b"BZh":
             stream = bz2.BZ2File(raw)
+        elif head == b"\x04\x22\x4d\x18":
+            import lz4.frame
+
+            stream = lz4.frame.open(raw)
         elif head == b"\x28\xb5\x2f\xfd":
             import zstandard
 
@@ -167,7 +164,7 @@ def count(source_input: Input, options: SourceOptions) -> int:
         try:
             for number, line in enumerate(stream):
                 found += bool((line.removeprefix(_BOM) if number == 0 else line).strip())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, RuntimeError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             found += 1

@@ -1,0 +1,111 @@
+"""What stats.json holds: the merged statistics of the parts, the accounts, inputs, rejects, draws, and bounds of rules.
+
+| key        | what stands there                                                                                        |
+|------------|----------------------------------------------------------------------------------------------------------|
+| name, seed | the recipe's                                                                                             |
+| variants   | their names, in the recipe's order                                                                       |
+| recipe     | the resolved recipe, as recipe.yaml has it                                                               |
+| accounts   | `conservation.Accounts`: what was proven                                                                 |
+| inputs     | source -> files, bytes                                                                                   |
+| rejects    | source -> reason -> the first rejects: locator, detail, count                                            |
+| sources    | source -> `statistics.part_statistics`, merged; null for a source without a document                     |
+| draws      | variant -> group -> the solved draw, its sources, `tokens` that reached it, `kept_tokens`                |
+| rules      | variant -> rule -> its signal and bounds                                                                 |
+| classifier | models/quality.json, or null                                                                             |
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import models
+from pipelines.conservation import Accounts
+from pipelines.judge import resolve_rules
+from pipelines.parts import Part
+from pipelines.recipe import Recipe, dump
+from pipelines.report.statistics import merge, statistics_path, top_hosts
+from pipelines.schema import Stage, stage_of
+from pipelines.select import VariantSettings, solution_path
+from pipelines.store import Store, read_columns
+
+_REJECTS = 2  # shown per source and reason
+_DETAIL = 200  # characters of a reject's detail
+
+
+def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accounts) -> dict[str, Any]:
+    """The content of stats.json, from the statistics of the parts and the tables of rejects."""
+    sources: dict[str, Any] = {}
+    for source in sorted(recipe.sources):
+        found = [store.read_json(statistics_path(part)) for part in parts if part.source == source]
+        sources[source] = functools.reduce(merge, found) if found else None
+        if found:
+            sources[source]["hosts"] = top_hosts(sources[source]["hosts"])
+    tasks = store.read_json("plan.json")["tasks"]
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "variants": list(recipe.variants),
+        "recipe": dump(recipe),
+        "accounts": accounts.to_json(),
+        "inputs": _inputs(tasks),
+        "rejects": _rejects(store, tasks),
+        "sources": sources,
+        "draws": {variant: _draws(store, recipe, variant, sources) for variant in recipe.variants},
+        "rules": {variant: _rules(recipe, variant) for variant in recipe.variants},
+        "classifier": store.read_json(models.QUALITY_CARD) if store.exists(models.QUALITY_CARD) else None,
+    }
+
+
+def _inputs(tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Files and bytes of every source's inputs."""
+    sizes: dict[str, dict[str, int]] = {}
+    for task in tasks:
+        sizes.setdefault(task["source"], {}).update({one["path"]: one["size"] for one in task["inputs"]})
+    return {source: {"files": len(found), "bytes": sum(found.values())} for source, found in sorted(sizes.items())}
+
+
+def _rejects(store: Store, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """source -> reason -> its first rejects in order of tasks. Only tables that have one to show are read."""
+    shown: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for task in tasks:
+        source, name = task["source"], task["name"]
+        found = shown.setdefault(source, {})
+        reasons = store.read_json(f"documents/{source}/{name}.json")["rejects"]
+        if all(len(found.get(reason, ())) >= _REJECTS for reason in reasons):
+            continue
+        columns = ["locator", "reason", "detail", "count"]
+        for row in read_columns(store, f"rejects/{source}/{name}.parquet", columns).to_pylist():
+            some = found.setdefault(row["reason"], [])
+            if len(some) < _REJECTS:
+                some.append({**{key: row[key] for key in ("locator", "count")}, "detail": (row["detail"] or "")[:_DETAIL]})
+    return {source: dict(sorted(found.items())) for source, found in sorted(shown.items()) if found}
+
+
+def _draws(store: Store, recipe: Recipe, variant: str, sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Group -> its solved draw, the sources that share it, and the tokens that it really kept."""
+    groups = VariantSettings.of(recipe, variant).draws
+    found = {}
+    for group, solution in store.read_json(solution_path(variant)).items():
+        members = [source for source, used in groups.items() if used == group]
+        lost = sum(
+            tokens
+            for source in members
+            if sources[source]
+            for verdict, tokens in sources[source]["variants"][variant]["tokens"].items()
+            if stage_of(verdict) == Stage.QUALITY
+        )
+        found[group] = {**solution, "sources": members, "kept_tokens": solution["tokens"] - lost}
+    return found
+
+
+def _rules(recipe: Recipe, variant: str) -> dict[str, dict[str, Any]]:
+    """Rule -> the signal that it holds against its bounds, [low, high], one pair for every choice among the sources."""
+    found: dict[str, dict[str, Any]] = {}
+    for source in sorted(recipe.sources):
+        for rule in resolve_rules(recipe.policy(variant, source)):
+            bounds = found.setdefault(rule.name, {"signal": rule.signal, "bounds": []})["bounds"]
+            if [rule.low, rule.high] not in bounds:
+                bounds.append([rule.low, rule.high])
+    return dict(sorted(found.items()))

@@ -1,0 +1,391 @@
+"""From stats.json to what the page shows: rows, shares and charts. Plain values in, plain values out; every list is bounded.
+
+How much is shown is a `Detail`: a page that would grow too large is drawn again with less, and says what it left out. Sources
+that are left out stand together in one row, so that the sums still hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.report import svg
+from pipelines.report.words import gloss, law, readable_bytes, share, told, verdict_of_auc
+from pipelines.schema import KEEP, Reason, Stage, stage_of
+
+ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How many of each kind a page shows; `excerpt` in characters of a sample document, `recipe` of the recipe's text."""
+
+    variants: int
+    sources: int
+    reasons: int
+    samples: int
+    excerpt: int
+    charts: int  # quality histograms of a variant
+    hosts: int
+    languages: int
+    recipe: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One source (or several) in one variant, from records to tokens. All counts; `tokens` by split."""
+
+    source: str
+    records: int
+    rejects: int
+    merged: int
+    documents: int
+    dropped: dict[str, int]  # by stage
+    kept: int
+    kept_documents: dict[str, int]  # by split
+    tokens: dict[str, int]
+
+    @property
+    def share(self) -> str:
+        return share(self.kept, self.documents)
+
+    def bar(self, tips: bool = False) -> str:
+        """What became of these documents; with tooltips where no number stands beside it."""
+        parts = [("k", "kept", self.kept)] + [(f"s-{stage}", stage, count) for stage, count in self.dropped.items()]
+        named = [(style, count, told(name, count, self.documents) if tips else "") for style, name, count in parts]
+        return svg.bar(named, self.documents)
+
+
+def alarms(accounts: Mapping[str, Any]) -> list[str]:
+    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source."""
+    found = []
+    for variant, by_source in sorted(accounts["variants"].items()):
+        for source, mine in sorted(by_source.items()):
+            documents = mine["kept"] + sum(mine["dropped"].values())
+            if documents >= ALARM_DOCUMENTS and mine["kept"] < ALARM_SHARE * documents:
+                reason, count = max(mine["dropped"].items(), key=lambda item: (item[1], item[0]))
+                kept = f"{variant} keeps {mine['kept']:,} of {documents:,} documents of {source}"
+                found.append(f"{kept}; {count:,} are dropped by {reason}")
+    return found
+
+
+# -- from input to tokens -----------------------------------------------------------------------------------------------------
+
+
+def came_in(stats: Mapping[str, Any]) -> dict[str, int]:
+    """What was read, over all sources."""
+    accounts, inputs = stats["accounts"]["sources"].values(), stats["inputs"].values()
+    return {
+        "files": sum(one["files"] for one in inputs),
+        "bytes": sum(one["bytes"] for one in inputs),
+        "records": sum(one["records"] for one in accounts),
+        "documents": sum(one["documents"] for one in accounts),
+        "rejects": sum(sum(one["rejects"].values()) for one in accounts),
+        "merged": sum(one["merged"] for one in accounts),
+        "unknown_rests": sum(one["unknown_rests"] for one in accounts),
+        "text_bytes": sum(one["text_bytes"] for one in stats["sources"].values() if one),
+        "judged_bytes": sum(one["judged_bytes"] for one in stats["sources"].values() if one),
+        "paragraphs": sum(one["dropped_paragraphs"] for one in stats["sources"].values() if one),
+    }
+
+
+def funnel(stats: Mapping[str, Any], variant: str, limit: int) -> tuple[list[Row], Row]:
+    """A row a source, of more than `limit` the smallest in one row; and the row of all."""
+    rows = [_row(stats, variant, source) for source in stats["accounts"]["sources"]]
+    total = _together("all sources", rows)
+    if len(rows) > limit:
+        ordered = sorted(rows, key=lambda row: (-row.documents, -row.records, row.source))
+        names = {row.source for row in ordered[: limit - 1]}
+        others = ordered[limit - 1 :]
+        rows = [row for row in rows if row.source in names] + [_together(f"{len(others)} others", others)]
+    return rows, total
+
+
+def _row(stats: Mapping[str, Any], variant: str, source: str) -> Row:
+    account, mine = stats["accounts"]["sources"][source], stats["accounts"]["variants"][variant][source]
+    dropped = dict.fromkeys(map(str, Stage), 0)
+    for reason, count in mine["dropped"].items():
+        dropped[str(stage_of(reason))] += count
+    rejects = sum(account["rejects"].values())
+    first = (source, account["records"], rejects, account["merged"], account["documents"])
+    return Row(*first, dropped, mine["kept"], mine["documents"], mine["tokens"])
+
+
+def _together(name: str, rows: list[Row]) -> Row:
+    return Row(
+        name,
+        *(sum(getattr(row, field) for row in rows) for field in ("records", "rejects", "merged", "documents")),
+        summed(row.dropped for row in rows),
+        sum(row.kept for row in rows),
+        summed(row.kept_documents for row in rows),
+        summed(row.tokens for row in rows),
+    )
+
+
+def steps(stats: Mapping[str, Any], variant: str, total: Row) -> list[dict[str, Any]]:
+    """What is left after each step of judgement, over all sources: documents and tokens."""
+    tokens = summed(one["variants"][variant]["tokens"] for one in stats["sources"].values() if one)
+    lost = summed({str(stage_of(verdict)): count} for verdict, count in tokens.items() if verdict != KEEP)
+    left, left_tokens = total.documents, sum(tokens.values())
+    found = [_step("extract", left, 0, left_tokens, total, "")]
+    for stage, count in total.dropped.items():
+        left, left_tokens = left - count, left_tokens - lost.get(stage, 0)
+        if count:
+            found.append(_step(stage, left, count, left_tokens, total, stage))
+    return found
+
+
+def _step(name: str, left: int, lost: int, tokens: int, total: Row, stage: str) -> dict[str, Any]:
+    bar = svg.bar([("k", left, ""), (f"s-{stage}", lost, "")], total.documents)
+    values = {"name": name, "documents": left, "lost": lost, "tokens": tokens}
+    return {**values, "share": share(left, total.documents), "bar": bar}
+
+
+# -- reasons ------------------------------------------------------------------------------------------------------------------
+
+
+def reasons(stats: Mapping[str, Any], variant: str, detail: Detail) -> tuple[list[dict[str, Any]], int]:
+    """(reasons by size with their sample documents, `keep` last; how many reasons were left out)."""
+    counts = summed(mine["dropped"] for mine in stats["accounts"]["variants"][variant].values())
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for source, found in stats["sources"].items():
+        for verdict, some in (found["variants"][variant]["samples"] if found else {}).items():
+            samples.setdefault(verdict, []).extend({"source": source, **one} for one in some)
+    total, peak = sum(counts.values()), max(counts.values(), default=0)
+    ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    rows = [
+        {
+            "reason": reason,
+            "stage": str(stage_of(reason)),
+            "gloss": gloss(reason, stats["rules"].get(variant, {})),
+            "count": counts[reason],
+            "share": share(counts[reason], total),
+            "bar": svg.bar([(f"s-{stage_of(reason)}", counts[reason], "")], peak),
+            "samples": _first(samples.get(reason, []), detail),
+        }
+        for reason in ordered[: detail.reasons]
+    ]
+    kept = sum(mine["kept"] for mine in stats["accounts"]["variants"][variant].values())
+    some = _first(samples.get(KEEP, []), detail)
+    rows.append(
+        {"reason": KEEP, "stage": KEEP, "gloss": "", "count": kept, "share": "", "bar": "", "samples": some}
+    )
+    return rows, max(len(ordered) - detail.reasons, 0)
+
+
+def _first(samples: list[dict[str, Any]], detail: Detail) -> list[dict[str, Any]]:
+    chosen = sorted(samples, key=lambda one: (one["order"], one["doc_id"]))[: detail.samples]
+    return [_excerpted(one, detail) for one in chosen]
+
+
+def _excerpted(one: dict[str, Any], detail: Detail) -> dict[str, Any]:
+    text = one["text"][: detail.excerpt].rstrip()
+    return {**one, "text": text, "cut": one["cut"] or len(text) < len(one["text"].rstrip())}
+
+
+def rejects(stats: Mapping[str, Any], detail: Detail) -> list[dict[str, Any]]:
+    """Records that never became documents: reasons by size, with the sources and a few locators."""
+    counts = summed(account["rejects"] for account in stats["accounts"]["sources"].values())
+    total, peak = sum(counts.values()), max(counts.values(), default=0)
+    return [
+        {
+            "reason": reason,
+            "gloss": gloss(reason, {}),
+            "count": counts[reason],
+            "share": share(counts[reason], total),
+            "bar": svg.bar([("r", counts[reason], "")], peak),
+            "samples": [
+                {"source": source, **one}
+                for source, found in stats["rejects"].items()
+                for one in found.get(reason, ())
+            ][: 2 * detail.samples],
+        }
+        for reason in sorted(counts, key=lambda reason: (-counts[reason], reason))
+    ]
+
+
+# -- distributions ------------------------------------------------------------------------------------------------------------
+
+
+def lengths(stats: Mapping[str, Any], variant: str) -> str:
+    """Histogram of lengths by powers of two, the kept part shaded."""
+    found = [one for one in stats["sources"].values() if one]
+    if not found:
+        return ""
+    everything = added(one["all"]["lengths"] for one in found)
+    kept = added(one["variants"][variant]["kept"]["lengths"] for one in found)
+    filled = [i for i, count in enumerate(everything) if count]
+    first, stop = filled[0], filled[-1] + 1
+    every = max(1, -(-(stop - first) // 6))
+    ticks = [(i - first, readable_bytes(2**i)) for i in range(first, stop + 1, every)]
+    tips = [
+        (i - first, i - first + 1, _tip(f"{readable_bytes(2**i)} to {readable_bytes(2 ** (i + 1))}", everything[i], kept[i]))
+        for i in range(first, stop)
+    ]
+    return svg.histogram(everything[first:stop], kept[first:stop], ticks, tips, f"lengths of documents, {variant}")
+
+
+def _tip(where: str, count: int, kept: int) -> str:
+    return f"{where}: {count:,} documents, {kept:,} kept"
+
+
+def languages(stats: Mapping[str, Any], variant: str, limit: int) -> list[dict[str, Any]]:
+    """Languages by documents, those beyond `limit` in one row."""
+    found = [one for one in stats["sources"].values() if one]
+    everything = summed(one["all"]["languages"] for one in found)
+    kept = summed(one["variants"][variant]["kept"]["languages"] for one in found)
+    ordered = sorted(everything, key=lambda label: (-everything[label], label))
+    rows = [(label, everything[label], kept.get(label, 0)) for label in ordered[:limit]]
+    if rest := ordered[limit:]:
+        rows.append((f"{len(rest)} others", sum(everything[x] for x in rest), sum(kept.get(x, 0) for x in rest)))
+    peak = max((count for _, count, _ in rows), default=0)
+    return [
+        {
+            "label": label,
+            "count": count,
+            "kept": part,
+            "bar": svg.bar([("k", part, ""), ("a", count - part, "")], peak),
+        }
+        for label, count, part in rows
+    ]
+
+
+def quality(stats: Mapping[str, Any], variant: str, limit: int) -> list[dict[str, Any]]:
+    """Histograms of quality, a source each, of the largest sources that have scores."""
+    drawn = {source for group in stats["draws"][variant].values() for source in group["sources"]}
+    charts = []
+    for source, one in stats["sources"].items():
+        if not one or not sum(one["all"]["quality"]):
+            continue
+        everything, kept = one["all"]["quality"], one["variants"][variant]["kept"]["quality"]
+        bins = len(everything)
+        tenth = bins // 10
+        tips = [
+            (i, i + tenth, _tip(f"{i / bins:.1f} to {(i + tenth) / bins:.1f}", *(sum(x[i : i + tenth]) for x in (everything, kept))))
+            for i in range(0, bins, tenth)
+        ]
+        ticks = [(bins * x / 4, f"{x / 4:g}") for x in range(5)]
+        title = f"quality of {source}, {variant}"
+        charts.append(
+            {
+                "source": source,
+                "drawn": source in drawn,
+                "documents": sum(everything),
+                "kept": sum(kept),
+                "chart": svg.histogram(everything, kept, ticks, tips, title, 110),
+            }
+        )
+    return sorted(charts, key=lambda one: (-one["documents"], one["source"]))[:limit]
+
+
+def draws(stats: Mapping[str, Any], variants: Iterable[str]) -> list[dict[str, Any]]:
+    """Every quality draw: what was asked for, what the solution expects, and what came out, as shares of tokens."""
+    rows = []
+    for variant in variants:
+        for group, one in stats["draws"][variant].items():
+            reached = one["tokens"]
+            rows.append(
+                {
+                    "variant": variant,
+                    "sources": ", ".join(one["sources"]),
+                    "group": group,
+                    "law": law(one),
+                    "asked": "" if one["keep_rate"] is None else f"{one['keep_rate']:.2%}",
+                    "expected": "" if one["expected_keep_rate"] is None else f"{one['expected_keep_rate']:.2%}",
+                    "got": f"{one['kept_tokens'] / reached:.2%}" if reached else "",
+                    "tokens": reached,
+                }
+            )
+    return rows
+
+
+def classifier(stats: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the classifier was measured to tell apart: a row a measurement, with its AUC and interval in words."""
+    if stats["classifier"] is None:
+        return None
+    metrics = stats["classifier"]["metrics"]
+    found = [("documents held out of the fit", metrics["held_out_slice"])]
+    for key, how in (("leave_one_source_out", "left out of the fit"), ("judged_only", "never in the fit")):
+        for one in metrics[key]:
+            found.append((f"{one['source']} ({'curated' if one['curated'] else 'web'}), {how}", one))
+    rows = [
+        {
+            "what": what,
+            "curated": one["curated_documents"],
+            "web": one["web_documents"],
+            "auc": "" if one["auc"] is None else f"{one['auc']:.3f}",
+            "interval": "" if one["auc"] is None else f"{one['low']:.3f} to {one['high']:.3f}",
+            "bar": "" if one["auc"] is None else svg.interval(one["low"], one["auc"], one["high"], 0.5, 1.0),
+            "words": verdict_of_auc(one),
+        }
+        for what, one in found
+    ]
+    return {"rows": rows, "strength": metrics["l2"], "documents": sum(metrics["documents"].values())}
+
+
+# -- duplicates and hosts -----------------------------------------------------------------------------------------------------
+
+
+def duplicates(stats: Mapping[str, Any], detail: Detail) -> list[dict[str, Any]]:
+    """Exact and near clusters: how many, of how many documents, by size, and the largest."""
+    found = {source: one for source, one in stats["sources"].items() if one}
+    documents = sum(one["documents"] for one in found.values())
+    kinds = []
+    for kind, reason in (("exact", Reason.DUPLICATE_EXACT), ("near", Reason.DUPLICATE_NEAR)):
+        sizes = added(one["clusters"][kind] for one in found.values())
+        peak = max(sizes, default=0)
+        members = sum(one["clustered"][kind] for one in found.values())
+        largest = [{"source": source, **one} for source, mine in found.items() for one in mine["largest"][kind]]
+        kinds.append(
+            {
+                "kind": kind,
+                "clusters": sum(sizes),
+                "members": members,
+                "share": share(members, documents),
+                "spare": members - sum(sizes),
+                "rows": [
+                    (_sizes(i), count, svg.bar([(f"s-{stage_of(reason)}", count, "")], peak))
+                    for i, count in enumerate(sizes)
+                    if count
+                ],
+                "largest": _first(largest, detail),
+            }
+        )
+    return kinds
+
+
+def _sizes(i: int) -> str:
+    return f"{2**i:,} to {2 ** (i + 1) - 1:,}"
+
+
+def hosts(stats: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """The hosts with the most documents; `others` is not 0 where the counts are lower bounds."""
+    found = [one["hosts"] for one in stats["sources"].values() if one]
+    largest = summed(one["largest"] for one in found)
+    ordered = sorted(largest.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    peak = max(largest.values(), default=0)
+    return {
+        "rows": [(host, count, svg.bar([("k", count, "")], peak)) for host, count in ordered],
+        "named": len(largest),
+        "others": sum(one["others"] for one in found),
+        "without": sum(one["without"] for one in found),
+    }
+
+
+# -- sums ---------------------------------------------------------------------------------------------------------------------
+
+
+def summed(mappings: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Key by key."""
+    total: dict[str, int] = {}
+    for mapping in mappings:
+        for key, count in mapping.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def added(lists: Iterable[list[int]]) -> list[int]:
+    """Place by place; all lists have one length."""
+    return [sum(values) for values in zip(*lists, strict=True)]
+
