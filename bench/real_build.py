@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pathlib
 import tempfile
 import time
+from collections.abc import Sequence
 
 from pipelines import overview
 from pipelines.build import build
@@ -22,6 +24,7 @@ from pipelines.recipe import parse
 from pipelines.schema import KEEP
 from pipelines.store import Store, read_columns
 
+WEB = ("pages", "recipes", "newsgroups", "reviews", "mail")  # the sources that the draw judges
 RECIPE = """
 name: real
 sources:
@@ -76,29 +79,34 @@ def main() -> None:
             for one in classifier[name]:
                 print(f"AUC {name.replace('_', ' ')}: {one['source']} {_auc(one)}")
         print("l2:", classifier["l2"], json.dumps(classifier["l2_search"]))
-        asked, got, expected = keep_rates(store)
-        print(f"keep rate asked {asked:.1%}, expected {expected:.2%}, got {got:.2%} of the tokens that reached the draw")
+        asked, expected, got, spread = keep_rates(store, WEB)
+        print(f"keep rate asked {asked:.1%}, expected {expected:.2%}, got {got:.2%} (sd at most {spread:.2%}) of the tokens that reached it")
 
 
 def _auc(one: dict[str, float]) -> str:
     return f"{one['auc']:.3f} [{one['low']:.3f}, {one['high']:.3f}], {one['curated_documents']}+{one['web_documents']} documents"
 
 
-def keep_rates(store: Store) -> tuple[float, float, float]:
-    """(asked, got, expected) of the filtered variant: the share of tokens that the draw kept of those that reached it."""
+def keep_rates(store: Store, sources: Sequence[str]) -> tuple[float, float, float, float]:
+    """(asked, expected, got, largest standard deviation) of the filtered variant's default draw over `sources`.
+
+    Shares of the tokens that reached the draw. The deviation is that of documents kept with probability one half.
+    """
     solved = store.read_json("decisions/filtered/resolved.json")["default"]
-    reached = kept = 0
-    for source in ("pages", "recipes", "newsgroups", "reviews", "mail"):
+    reached: list[int] = []
+    kept = 0
+    for source in sources:
         for path in store.files(f"decisions/filtered/{source}"):
-            if not path.endswith(".parquet"):
-                continue
-            verdicts = read_columns(store, path, ["verdict"]).column(0).to_pylist()
-            tokens = read_columns(store, path.replace("decisions/filtered", "signals"), ["n_tokens"]).column(0).to_pylist()
-            for verdict, count in zip(verdicts, tokens, strict=True):
-                if verdict in (KEEP, "quality_draw", "too_short"):
-                    reached += count
-                    kept += count * (verdict != "quality_draw")
-    return solved["keep_rate"], kept / reached, solved["expected_keep_rate"]
+            if path.endswith(".parquet"):
+                verdicts = read_columns(store, path, ["verdict"]).column(0).to_pylist()
+                tokens = read_columns(store, path.replace("decisions/filtered", "signals"), ["n_tokens"]).column(0).to_pylist()
+                for verdict, count in zip(verdicts, tokens, strict=True):
+                    if verdict in (KEEP, "quality_draw"):
+                        reached.append(count)
+                        kept += count * (verdict == KEEP)
+    total = sum(reached)
+    spread = 0.5 * math.sqrt(sum(count * count for count in reached)) / total
+    return solved["keep_rate"], solved["expected_keep_rate"], kept / total, spread
 
 
 if __name__ == "__main__":

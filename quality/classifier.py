@@ -39,7 +39,7 @@ class Classifier:
 
     @property
     def bits(self) -> int:
-        return int(len(self.weights)).bit_length() - 1
+        return len(self.weights).bit_length() - 1
 
     def calibrated(self, margins: np.ndarray) -> np.ndarray:
         """float32 [n]: probability of "curated" of float64 [n] margins, in steps of 1e-4."""
@@ -109,8 +109,8 @@ def load(files: Mapping[str, bytes]) -> Classifier:
     try:
         card = json.loads(files[CARD])
         bits, metrics = card["bits"], card["metrics"]
-        numbers = [float(card[name]) for name in ("bias", "slope", "intercept")]
-        if card["format"] != FORMAT or not all(map(math.isfinite, numbers)):
+        bias, slope, intercept = (float(card[name]) for name in ("bias", "slope", "intercept"))
+        if card["format"] != FORMAT or not all(map(math.isfinite, (bias, slope, intercept))):
             raise ValueError("another format")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{CARD}: not a quality classifier of format {FORMAT} ({error}); build the run again") from error
@@ -120,4 +120,4 @@ def load(files: Mapping[str, bytes]) -> Classifier:
         raise UserError(f"{WEIGHTS}: not the weights of a quality classifier ({error}); build the run again") from error
     if weights.shape != (1 << bits,) or weights.dtype != np.float32:
         raise UserError(f"{WEIGHTS}: {weights.dtype}{list(weights.shape)} where {CARD} asks for float32[{1 << bits}]")
-    return Classifier(weights, *numbers, metrics)
+    return Classifier(weights, bias, slope, intercept, metrics)

@@ -1,10 +1,10 @@
 """How the quality classifier is learned, and how it is judged: on sources that it did not see.
 
 A held-out slice of the training mix flatters a classifier: it rewards knowing the sources. So the strength of regularisation
-is chosen leave-one-source-out: each source in turn is left out of training and scored against the whole other class; the
-strength with the best mean AUC wins (the one source of a class cannot be left out; where neither class has two, the strongest
-regularisation is taken). Strong regularisation wins there
-and loses on the slice. Every source has equal weight in its class, and the classes equal weight, whatever their sizes.
+is chosen leave-one-source-out: each source in turn is left out of training and scored against sources of the other class that
+were left out with it; the strength with the best mean AUC wins. The one source of a class cannot be left out; where neither
+class has two, the strongest regularisation is taken. Every source has equal weight in its class, and the classes equal weight,
+whatever their sizes.
 
 Documents longer than `TEXT_CAP` are cut to an excerpt at a hashed place, so that books are judged by the page and length is no
 feature. Solver, sample and slices are functions of the documents and the seed.
@@ -26,6 +26,9 @@ from quality.classifier import Classifier
 from quality.classifier_kernel import TEXT_CAP, batch_features
 from quality.logistic import Rows
 from quality.text import buffers, string_array
+
+_SEARCH_TOLERANCE = 1e-5  # of the models that only choose a strength: ranks do not change below it
+_SEARCH_DOCUMENTS = 2000  # of a source in the search; its many models need not see all to be ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +59,31 @@ class _Source:
     curated: bool
     rows: Rows
     held: np.ndarray  # bool [n]
+    draw: np.ndarray  # float64 [n]: the documents with the smallest ones take part in the search
+
+    def take(self, chosen: np.ndarray) -> _Source:
+        """The documents at int64 [m]."""
+        return _Source(self.name, self.curated, self.rows.take(chosen), self.held[chosen], self.draw[chosen])
 
 
 def fit(training: Sequence[Example], judging: Sequence[Example], settings: FitSettings) -> Classifier:
     """Learns from `training` (at least one document a source, both classes), measures on all; deterministic."""
     sources = [_prepare(example, settings) for example in training]
     others = [_prepare(example, settings) for example in judging if len(example.texts)]
-    learned = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(~s.held)), s.held[~s.held]) for s in sources]
-    held = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(s.held)), s.held[s.held]) for s in sources]
-    by_strength = [_leave_one_out(learned, strength, settings) for strength in settings.strengths]
+    learned = [source.take(np.flatnonzero(~source.held)) for source in sources]
+    held = [source.take(np.flatnonzero(source.held)) for source in sources]
+    searched = [source.take(np.sort(np.argsort(source.draw, kind="stable")[:_SEARCH_DOCUMENTS])) for source in learned]
+    by_strength = _search(searched, settings)
     means = [_mean([one["auc"] for one in found]) for found in by_strength]
     best = max(range(len(means)), key=lambda i: (means[i] or 0.0, settings.strengths[i]))
-    point = _learn(learned, settings.strengths[best], settings)
+    fitted = _learn(learned, settings.strengths[best], settings)
+    point = fitted.point
     # float32 is what is stored, so it is what is calibrated and measured.
     point[:-1] = point[:-1].astype(np.float32)
     slope, intercept = _platt(held if _both_classes(held) else learned, point)
     metrics = {
         "l2": settings.strengths[best],
+        "converged": fitted.converged,
         "l2_search": [
             {"l2": strength, "mean_auc": mean} for strength, mean in zip(settings.strengths, means, strict=True)
         ],
@@ -91,7 +102,8 @@ def _prepare(example: Example, settings: FitSettings) -> _Source:
     ids = np.frombuffer(b"".join(example.doc_ids.to_pylist()), np.uint8).reshape(-1, 16)
     texts = excerpts(example.texts, example.doc_ids, settings.seed)
     held = sampling.uniform(ids, settings.seed, "fit held out") < settings.held_out
-    return _Source(example.source, example.curated, features(texts, settings.bits), held)
+    draw = sampling.uniform(ids, settings.seed, "fit search")
+    return _Source(example.source, example.curated, features(texts, settings.bits), held, draw)
 
 
 def excerpts(texts: pa.Array, doc_ids: pa.Array, seed: int) -> pa.Array:
@@ -125,11 +137,17 @@ def features(texts: pa.Array, bits: int) -> Rows:
 # -- learning ---------------------------------------------------------------------------------------------------------------
 
 
-def _learn(sources: Sequence[_Source], l2: float, settings: FitSettings) -> np.ndarray:
+def _learn(
+    sources: Sequence[_Source],
+    l2: float,
+    settings: FitSettings,
+    start: np.ndarray | None = None,
+    tolerance: float = logistic.TOLERANCE,
+) -> logistic.Fitted:
     filled = [source for source in sources if len(source.rows)]
     rows = _concatenated([source.rows for source in filled])
     signs = np.concatenate([np.full(len(s.rows), 1.0 if s.curated else -1.0) for s in filled])
-    return logistic.fit(rows, signs, _shares(filled), l2, 1 << settings.bits)
+    return logistic.fit(rows, signs, _shares(filled), l2, 1 << settings.bits, start, tolerance)
 
 
 def _shares(sources: Sequence[_Source]) -> np.ndarray:
@@ -189,30 +207,65 @@ def _platt(sources: Sequence[_Source], point: np.ndarray) -> tuple[float, float]
 # -- judging ----------------------------------------------------------------------------------------------------------------
 
 
-def _leave_one_out(sources: Sequence[_Source], l2: float, settings: FitSettings) -> list[dict[str, Any]]:
-    """For each source whose class has another one: its AUC against the other class, by a model that never saw it."""
-    found = []
-    for left_out in sources:
-        rest = [source for source in sources if source is not left_out]
-        if not any(source.curated is left_out.curated for source in rest) or not len(left_out.rows):
-            continue
-        point = _learn(rest, l2, settings)
-        own = _margins(left_out.rows, point)
-        other = _margins_of(rest, point, not left_out.curated)
-        scored = _auc_of(own, other) if left_out.curated else _auc_of(other, own)
-        found.append({"source": left_out.name, "curated": left_out.curated, **scored})
-    return found
+def _search(sources: Sequence[_Source], settings: FitSettings) -> list[list[dict[str, Any]]]:
+    """For each strength, for each source that can be left out: its AUC by models that never saw it.
+
+    A source is scored against sources of the other class that were left out with it: against those that were learned from it
+    would look too good, since the model knows their marks. Where the other class has one source only, there is no other way.
+    From the strongest regularisation down, each model begins where the stronger one ended.
+    """
+    filled = [source for source in sources if len(source.rows)]
+    spare = {curated: sum(s.curated is curated for s in filled) > 1 for curated in (True, False)}
+    pairs = [
+        (source, partner)
+        for source in filled
+        if spare[source.curated]
+        for partner in ([o for o in filled if o.curated is not source.curated] if spare[not source.curated] else [None])
+    ]
+    starts: dict[frozenset[str], np.ndarray] = {}
+    found: dict[float, list[dict[str, Any]]] = {}
+    for l2 in sorted(settings.strengths, reverse=True):
+        points: dict[frozenset[str], np.ndarray] = {}
+        scored: dict[str, list[dict[str, Any]]] = {}
+        for source, partner in pairs:
+            left_out = frozenset({source.name} if partner is None else {source.name, partner.name})
+            if left_out not in points:
+                rest = [other for other in filled if other.name not in left_out]
+                points[left_out] = _learn(rest, l2, settings, starts.get(left_out), _SEARCH_TOLERANCE).point
+            against = [partner] if partner else [o for o in filled if o.curated is not source.curated]
+            scored.setdefault(source.name, []).append(_against(source, against, points[left_out]))
+        starts = points
+        found[l2] = [_averaged(source, scored[source.name]) for source in filled if source.name in scored]
+    return [found[l2] for l2 in settings.strengths]
+
+
+def _against(source: _Source, others: Sequence[_Source], point: np.ndarray) -> dict[str, Any]:
+    """The AUC of a source against sources of the other class."""
+    own, other = _margins(source.rows, point), _margins_of(others, point, not source.curated)
+    return _auc_of(own, other) if source.curated else _auc_of(other, own)
+
+
+def _averaged(source: _Source, scored: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean AUC of a source over its partners, within the widest of their intervals."""
+    own, other = ("curated", "web") if source.curated else ("web", "curated")
+    return {
+        "source": source.name,
+        "curated": source.curated,
+        "auc": round(math.fsum(one["auc"] for one in scored) / len(scored), 4),
+        "low": min(one["low"] for one in scored),
+        "high": max(one["high"] for one in scored),
+        f"{own}_documents": len(source.rows),
+        f"{other}_documents": sum(one[f"{other}_documents"] for one in scored),
+    }
 
 
 def _judge(others: Sequence[_Source], sources: Sequence[_Source], point: np.ndarray) -> list[dict[str, Any]]:
     """The sources that only measure: each against the judged sources of the other class, or the held-out training ones."""
-    held = [_Source(s.name, s.curated, s.rows.take(np.flatnonzero(s.held)), s.held[s.held]) for s in sources]
+    held = [source.take(np.flatnonzero(source.held)) for source in sources]
     found = []
     for one in others:
         against = [other for other in others if other.curated is not one.curated] or held
-        own, other = _margins(one.rows, point), _margins_of(against, point, not one.curated)
-        scored = _auc_of(own, other) if one.curated else _auc_of(other, own)
-        found.append({"source": one.name, "curated": one.curated, **scored})
+        found.append({"source": one.name, "curated": one.curated, **_against(one, against, point)})
     return found
 
 

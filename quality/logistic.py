@@ -17,7 +17,7 @@ from quality.text import kernel
 
 _MEMORY = 8
 _MAX_ITERATIONS = 200
-_TOLERANCE = 1e-7  # of the gradient's largest entry
+TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +92,51 @@ def _objective(
 
 @kernel
 def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    total = 0.0
-    for i in range(left.shape[0]):
-        total += left[i] * right[i]
-    return total
+    """In eight interleaved sums, added in one order: as fast as vectors allow, and the same on any machine."""
+    sums = np.zeros(8)
+    whole = left.shape[0] // 8 * 8
+    for i in range(0, whole, 8):
+        for lane in range(8):
+            sums[lane] += left[i + lane] * right[i + lane]
+    for i in range(whole, left.shape[0]):
+        sums[i - whole] += left[i] * right[i]
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
 
 
-def fit(rows: Rows, signs: np.ndarray, shares: np.ndarray, l2: float, size: int, start: np.ndarray | None = None) -> np.ndarray:
-    """float64 [size + 1]: weights and, last, the bias. signs: float64 [n] of -1 and 1; shares: float64 [n], summing to 1."""
-    point = np.zeros(size + 1) if start is None else start.copy()
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """point: float64 [size + 1], weights and, last, the bias. converged: the gradient came under the tolerance."""
+
+    point: np.ndarray
+    iterations: int
+    converged: bool
+
+
+def fit(
+    rows: Rows,
+    signs: np.ndarray,
+    shares: np.ndarray,
+    l2: float,
+    size: int,
+    start: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
+) -> Fitted:
+    """The minimum over `size` features. signs: float64 [n] of -1 and 1; shares: float64 [n], summing to 1; l2 > 0.
+
+    start: where to begin, float64 [size + 1]; tolerance: of the gradient's largest entry.
+    """
+    used, indices = _compact(rows.indices, size)
+    point = np.zeros(len(used) + 1) if start is None else np.append(start[used], start[-1])
     gradient = np.empty_like(point)
 
     def objective(at: np.ndarray, slope: np.ndarray) -> float:
-        return float(_objective(rows.indptr, rows.indices, rows.scale, signs, shares, l2, at, slope))
+        return float(_objective(rows.indptr, indices, rows.scale, signs, shares, l2, at, slope))
 
     value = objective(point, gradient)
     history: list[tuple[np.ndarray, np.ndarray, float]] = []
-    for _ in range(_MAX_ITERATIONS):
-        if np.abs(gradient).max() <= _TOLERANCE:
-            break
+    iterations = 0
+    while np.abs(gradient).max() > tolerance and iterations < _MAX_ITERATIONS:
+        iterations += 1
         direction = _direction(gradient, history)
         slope = _dot(gradient, direction)
         step = 1.0 if history else min(1.0, 1.0 / np.abs(gradient).max())
@@ -128,7 +154,17 @@ def fit(rows: Rows, signs: np.ndarray, shares: np.ndarray, l2: float, size: int,
         if curvature > 0:
             history = [*history[-(_MEMORY - 1) :], (moved, turned, 1.0 / curvature)]
         point, value, gradient = candidate, new_value, new_gradient
-    return point
+    found = np.zeros(size + 1)
+    found[used], found[-1] = point[:-1], point[-1]
+    return Fitted(found, iterations, bool(np.abs(gradient).max() <= tolerance))
+
+
+def _compact(indices: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(features that occur, int64 [used]; indices into them, int32 [total]): those that do not have the weight 0."""
+    occurs = np.zeros(size, bool)
+    occurs[indices] = True
+    places = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), places[indices]
 
 
 def _direction(gradient: np.ndarray, history: list[tuple[np.ndarray, np.ndarray, float]]) -> np.ndarray:

@@ -83,3 +83,32 @@ def built(inputs, tmp_path_factory) -> pathlib.Path:
     run = tmp_path_factory.mktemp("built") / "run"
     run_build(inputs, run)
     return run
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory) -> pathlib.Path:
+    """A finished run of the embedded sample, made once for all test processes; tests that change it copy it first."""
+    import fcntl
+
+    from pipelines import packages, sample
+    from pipelines.build import build
+    from pipelines.errors import UserError
+    from pipelines.recipe import load
+    from tests.runs import TWO_THREADS
+
+    if sample.missing(packages.cache_folder()):
+        pytest.skip("the embedded sample is not in the cache: run winnow demo once")
+    try:
+        packages.language_model()
+    except UserError as error:
+        pytest.skip(str(error))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    run = shared / "demo"
+    with open(shared / "demo.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "manifest.json").exists():
+            recipe, base = load("sample")
+            build(recipe, base, str(run), TWO_THREADS, lambda line: None)
+    return run
