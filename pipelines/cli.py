@@ -1,12 +1,14 @@
-"""The `winnow` command. Thin: it reads arguments, calls one function, prints what came back.
+"""winnow builds corpora for language models: public text in, filtered and unfiltered token shards out, every record accounted for.
 
-Errors are one line; exit code 2 for bad input, 1 for a failed check. A traceback only with --debug. Heavy modules are imported
-inside the commands, so that `winnow --help` answers at once. Everything after `--` goes to Beam.
+The command is thin: it reads arguments, calls one function, prints what came back. Errors are one line; exit code 2 for bad input,
+1 for a failed check; a traceback only with --debug. Heavy modules are imported inside the commands, so that `winnow --help`
+answers at once. Everything after `--` goes to Beam.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, 
 RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the recipe.")]
+_INTERRUPTED = 130
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -65,16 +69,21 @@ def build(
     from pipelines.build import build as run_build
     from pipelines.engine import check, load_engine
     from pipelines.recipe import load
+    from pipelines.report.figures import alarms
 
     loaded, base = load(recipe, overrides or ())
     chosen = load_engine(engine, context.args)
     check(chosen)
     accounts = run_build(loaded, base, run, chosen, _say(as_json))
+    counts, page = accounts.to_json(), f"{run.rstrip('/')}/report.html"
+    found = alarms(counts)
     if as_json:
-        _print_json(accounts.to_json())
+        _print_json({**counts, "alarms": found, "report": page})
     else:
         print(overview.accounts_text(accounts))
-        print(f"report: {run.rstrip('/')}/report.html")
+        print(f"report: {page}")
+        for alarm in found:
+            print(f"ALARM {alarm}")
 
 
 @app.command()
@@ -92,7 +101,8 @@ def verify(
     else:
         print(result.to_text())
     if result.faults:
-        raise CheckError(f"{folder}: {len(result.faults)} faults; the first: {result.faults[0]}")
+        more = f" (and {len(result.faults) - 1} more)" if len(result.faults) > 1 else ""
+        raise CheckError(f"{folder}: {result.faults[0]}{more}")
 
 
 @app.command()
@@ -101,11 +111,10 @@ def explain(
     name: Annotated[str, typer.Argument(metavar="DOC_ID|LOCATOR|URL", help="The document.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what became of one document in every variant: its shard and offset, or the reason and the number."""
-    from pipelines.explain import explain as run_explain
-    from pipelines.explain import to_text
+    """Say what became of one record: its shard and offset in every variant, or the reason and the number."""
+    from pipelines.explain import to_text, trace
 
-    found = run_explain(folder, name)
+    found = trace(folder, name)
     if as_json:
         _print_json([one.to_json() for one in found])
     else:
@@ -140,14 +149,22 @@ def report(folder: Folder, as_json: AsJson = False) -> None:
 def score(
     source: Annotated[str, typer.Argument(metavar="[FILE|-]", help="JSON lines with `text`; - is standard input.")] = "-",
     model: Annotated[str | None, typer.Option(metavar="DIR", help="A run directory whose models judge.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Also give this variant's verdict.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Also give the verdict of this variant's default policy.")] = None,
+    explain: Annotated[bool, typer.Option(help="Also give the words that moved the quality most.")] = False,
 ) -> None:
-    """Judge texts: JSON lines in, one object a line out with language, quality, signals and verdict."""
-    from pipelines.score import score_lines
+    """Judge texts: JSON lines in, one object a line out with language, quality, signals and verdict.
 
-    with (sys.stdin.buffer if source == "-" else _opened(source)) as stream:
-        for line in score_lines(stream, model, variant):
-            sys.stdout.write(line + "\n")
+    A line that cannot be judged gives an object with `error`; the others are judged, and the exit code is 1.
+    """
+    from pipelines.score import TextScorer, score_lines
+
+    lines = errors = 0
+    with sys.stdin.buffer if source == "-" else _opened(source) as stream:
+        for found in score_lines(stream, TextScorer(model, variant), explain):
+            print(json.dumps(found, ensure_ascii=False))
+            lines, errors = lines + 1, errors + ("error" in found)
+    if errors:
+        raise CheckError(f"{source}: {errors:,} of {lines:,} lines could not be judged; each has its `error` in the output")
 
 
 @app.command()
@@ -187,10 +204,15 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        app([argument for argument in arguments if argument != "--debug"], standalone_mode=False, prog_name="winnow")
+        stopped = app([a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="winnow")
+        if stopped == _INTERRUPTED:  # commands return nothing; typer returns this for an interrupt
+            raise KeyboardInterrupt
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except Exception as error:
+    except BrokenPipeError:  # whoever read the output has seen enough; nothing is left to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
         code, line = _one_line(error)
@@ -199,17 +221,16 @@ def main() -> None:
         sys.exit(code)
 
 
-def _one_line(error: Exception) -> tuple[int, str]:
+def _one_line(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of an error."""
-    import click
-
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # click's own classes, or those that newer typers carry
+    if "NoArgsIsHelpError" in kinds:
+        error.show()  # type: ignore[attr-defined]
         return 2, ""
-    if isinstance(error, click.ClickException):
-        return 2, error.format_message().rstrip(".") + "; see winnow --help"
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        return 130, "interrupted; the same command goes on where it stopped"
+    if "ClickException" in kinds:
+        return 2, error.format_message().rstrip(".") + "; see winnow --help"  # type: ignore[attr-defined]
+    if "Abort" in kinds or isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED, "interrupted; the same command goes on where it stopped"
     if isinstance(error, CheckError):
         return 1, str(error)
     if isinstance(error, UserError):

@@ -1,114 +1,198 @@
-"""score: texts in, judgements out, with the models and the thresholds of a run.
+"""score: texts in, judgements out, with the models and the thresholds of a run, or with the language model alone.
 
-One JSON object a line in, with `text`; one a line out, in order. A line that is no such object gets `error` and the reason, so
-that outputs stay aligned with inputs. With a Pareto draw the verdict says whether the text reaches the draw, and
-`keep_probability` what the draw would do: a text outside a corpus has no doc_id, hence no draw of its own.
+JSON lines in, each an object with `text`; one object a line out, in the same order. A blank line is no line. A line that
+cannot be judged gives {"line": number, "error": reason of schema.RejectReason, "detail"} in its place, so that outputs stay
+aligned with inputs, and the others are judged all the same. Every judgement has the same keys:
+
+    language, language_score    by lid.176
+    quality                     calibrated probability of "curated"; null without a run, or where the run has no classifier
+    signals                     the numbers that rules judge; n_tokens by the run's tokenizer, so only with a run
+    verdict                     "keep", or the first reason of the variant's default policy; null without a variant
+    keep_probability            what a Pareto draw would do; a text outside a corpus has no doc_id, hence no draw of its own
+
+Duplicates need a corpus and are not judged here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
 from pipelines.errors import UserError
-from pipelines.judge import Judgement, ResolvedDraw, judge_text
+from pipelines.judge import Judgement, ResolvedDraw, judge_length, judge_text
 from pipelines.models import Models
-from pipelines.recipe import RECIPE, Draw, Policy, parse
+from pipelines.recipe import RECIPE, Draw, Policy, Recipe, parse
 from pipelines.schema import KEEP, Reason, RejectReason
-from pipelines.select import DEFAULT_GROUP, solution_path
 from pipelines.store import Store
 
-_BATCH = 500
+LINE_BYTES = 64 << 20  # the limit for one line, as for one record of a build
+_BATCH_LINES, _BATCH_BYTES = 500, 8 << 20
+_CONTRIBUTIONS = 10
 
 
-def score_lines(lines: Iterable[bytes], folder: str | None, variant: str | None) -> Iterator[str]:
-    """A JSON text for every line. `folder`: a run, else language and signals only; `variant`: also its verdict."""
-    from pipelines.annotate import Annotator
-    from pipelines.normalise import normalise
+class TextScorer:
+    """Judges texts. Holds scratch memory of the kernels: one per thread."""
 
-    loaded, policy, solution = _loaded(folder, variant)
-    annotator = Annotator(loaded, None)
-    for batch in _batched(lines):
-        texts = [text for text, _ in batch if text is not None]
-        signals = annotator(normalise(texts, "prose")) if texts else None
-        judged = iter(_judged(signals, policy, solution) if signals is not None else [])
-        for text, reason in batch:
-            found = next(judged) if text is not None else {"error": reason}
-            yield orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    def __init__(self, folder: str | None, variant: str | None) -> None:
+        """folder: a run, or None for language and signals only; variant: whose verdict to add. Faults are UserErrors."""
+        from pipelines.annotate import Annotator
+
+        if folder is None and variant is not None:
+            raise UserError("--variant needs --model DIR, the run whose variant it is")
+        self._fitted = folder is not None
+        self._models, recipe = _of_run(folder) if folder is not None else (_language_only(), None)
+        self._annotator = Annotator(self._models, recipe.language_characters if recipe is not None else None)
+        self._policy: Policy | None = None
+        self._solution: ResolvedDraw | None = None
+        if folder is not None and recipe is not None and variant is not None:
+            self._policy, self._solution = _judgement_of(folder, recipe, variant)
+
+    def __call__(self, texts: Sequence[str], explain: bool = False) -> list[dict[str, Any]]:
+        """One judgement a text. explain: also `contributions`, the words that moved the quality's margin most."""
+        from pipelines.normalise import normalise
+
+        if not texts:
+            return []
+        normalised = normalise(list(texts), "prose")
+        signals = self._annotator(normalised)
+        found = [self._numbers(row) for row in signals.drop_columns(["token_ids"]).to_pylist()]
+        if self._policy is not None:
+            self._judge(signals, self._policy, found)
+        if explain:
+            for row, text in zip(found, normalised.to_pylist(), strict=True):
+                row["contributions"] = self._contributions(text)
+        return found
+
+    def _numbers(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self._fitted:
+            del row["n_tokens"]
+        return {
+            "language": row.pop("language"),
+            "language_score": _short(row.pop("language_score")),
+            "quality": _short(row.pop("quality")),
+            "signals": {key: _short(value) for key, value in row.items() if value is not None},
+            "verdict": None,
+            "keep_probability": None,
+        }
+
+    def _judge(self, signals: pa.RecordBatch, policy: Policy, found: list[dict[str, Any]]) -> None:
+        judgement, draw = Judgement(len(found)), self._solution
+        judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(found), bool))
+        quality = np.rint(signals.column("quality").to_numpy(zero_copy_only=False).astype(np.float64) * 1e4) / 1e4
+        if draw is not None and draw.draw.draw == "cut":
+            judgement.drop(quality < draw.threshold, Reason.QUALITY_CUT, quality, draw.threshold)
+        judge_length(judgement, signals.column("text_bytes").to_numpy(), policy)
+        for i, row in enumerate(found):
+            row["verdict"] = KEEP if judgement.standing[i] else judgement.reasons[judgement.code[i]]
+            if draw is not None and draw.draw.draw == "pareto":
+                row["keep_probability"] = round(float(draw.probability(quality[i : i + 1])[0]), 6)
+
+    def _contributions(self, text: str) -> list[tuple[str, float]]:
+        from quality import classifier
+
+        if self._models.quality is None:
+            return []
+        words = classifier.contributions(self._models.quality, text, _CONTRIBUTIONS)
+        return [(word, round(amount, 6)) for word, amount in words]
 
 
-def _loaded(folder: str | None, variant: str | None) -> tuple[Models, Policy | None, ResolvedDraw | None]:
-    from pipelines import bpe, models, packages
+def _language_only() -> Models:
+    from pipelines import bpe, packages
     from quality import language
 
-    if folder is None:
-        if variant is not None:
-            raise UserError("--variant needs --model DIR, the run whose variant it is")
-        path = packages.language_model()
-        tokenizer = bpe.bytes_only()
-        return Models(language.parse(path.read_bytes(), str(path)), tokenizer, None), None, None
+    path = packages.language_model()
+    return Models(language.parse(path.read_bytes(), str(path)), bpe.bytes_only(), None)
+
+
+def _of_run(folder: str) -> tuple[Models, Recipe]:
+    from pipelines import models
+
     store = Store(folder)
     loaded = models.load(store)
-    if variant is None:
-        return loaded, None, None
-    recipe = parse(store.read(RECIPE).decode(), store.url(RECIPE))
+    return loaded, parse(store.read(RECIPE).decode(), store.url(RECIPE))
+
+
+def _judgement_of(folder: str, recipe: Recipe, variant: str) -> tuple[Policy, ResolvedDraw | None]:
+    """A variant's default policy, and its quality draw as the run solved it."""
+    from pipelines.select import DEFAULT_GROUP, solution_path
+
     if variant not in recipe.variants:
         raise UserError(f"{folder}: no variant {variant!r}; it has {', '.join(recipe.variants)}")
     policy = recipe.variants[variant].default
-    solution = None
-    if isinstance(policy.quality, Draw):
-        solved = store.read_json(solution_path(variant))[DEFAULT_GROUP]
-        solution = ResolvedDraw(policy.quality, solved["shift"], solved["solved_threshold"])
-    return loaded, policy, solution
+    if not isinstance(policy.quality, Draw):
+        return policy, None
+    solved = Store(folder).read_json(solution_path(variant)).get(DEFAULT_GROUP)
+    if solved is None:
+        raise UserError(f"{folder}: no source of {variant!r} uses its default draw, so that the run never solved it")
+    return policy, ResolvedDraw(policy.quality, solved["shift"], solved["solved_threshold"])
 
 
-def _batched(lines: Iterable[bytes]) -> Iterator[list[tuple[str | None, str]]]:
-    """Batches of (text, "") or (None, reason)."""
-    batch: list[tuple[str | None, str]] = []
-    for line in lines:
-        batch.append(_text_of(line))
-        if len(batch) >= _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _short(value: Any) -> Any:
+    """A float32 in the seven digits that it has."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def _text_of(line: bytes) -> tuple[str | None, str]:
+# -- lines ------------------------------------------------------------------------------------------------------------------
+
+
+def score_lines(stream: BinaryIO, scorer: TextScorer, explain: bool = False) -> Iterator[dict[str, Any]]:
+    """A judgement, or an object with `error`, for every line of a stream of JSON lines that is not blank."""
+    waiting: list[str | dict[str, Any]] = []  # texts, and the errors between them
+    size = 0
+    for number, line in _lines(stream):
+        found = _text_of(number, line)
+        waiting.append(found)
+        size += len(found) if isinstance(found, str) else 0
+        if len(waiting) >= _BATCH_LINES or size >= _BATCH_BYTES:
+            yield from _judged(waiting, scorer, explain)
+            waiting, size = [], 0
+    yield from _judged(waiting, scorer, explain)
+
+
+def _judged(waiting: Sequence[str | dict[str, Any]], scorer: TextScorer, explain: bool) -> Iterator[dict[str, Any]]:
+    judged = iter(scorer([text for text in waiting if isinstance(text, str)], explain))
+    for found in waiting:
+        yield next(judged) if isinstance(found, str) else found
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """(number from 1, line) of every line that is not blank; None for one over the limit, of which no more is held."""
+    number = 0
+    while line := stream.readline(LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) > LINE_BYTES:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(LINE_BYTES)
+            yield number, None
+        elif line.strip():
+            yield number, line
+
+
+def _text_of(number: int, line: bytes | None) -> str | dict[str, Any]:
+    def failed(reason: RejectReason, detail: str) -> dict[str, Any]:
+        return {"line": number, "error": str(reason), "detail": detail}
+
+    if line is None:
+        return failed(RejectReason.TOO_LARGE, f"over {LINE_BYTES} bytes")
     try:
         found = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None, str(RejectReason.MALFORMED_JSON)
-    if not isinstance(found, dict) or found.get("text") is None:
-        return None, str(RejectReason.MISSING_TEXT)
-    if not isinstance(found["text"], str):
-        return None, str(RejectReason.TEXT_NOT_STRING)
-    return found["text"], ""
-
-
-def _judged(signals: pa.RecordBatch, policy: Policy | None, solution: ResolvedDraw | None) -> list[dict[str, Any]]:
-    rows = signals.drop_columns(["token_ids"]).to_pylist()
-    found = [
-        {
-            "language": row.pop("language"),
-            "language_score": row.pop("language_score"),
-            "quality": row.pop("quality"),
-            "signals": {key: value for key, value in row.items() if value is not None},
-        }
-        for row in rows
-    ]
-    if policy is not None:
-        judgement = Judgement(len(rows))
-        judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(rows), bool))
-        quality = np.rint(np.asarray(signals.column("quality").to_numpy(zero_copy_only=False), np.float64) * 1e4) / 1e4
-        if solution is not None and solution.draw.draw == "cut":
-            judgement.drop(quality < solution.threshold, Reason.QUALITY_CUT, quality, solution.threshold)
-        for i, row in enumerate(found):
-            row["verdict"] = KEEP if judgement.standing[i] else judgement.reasons[judgement.code[i]]
-            if solution is not None and solution.draw.draw == "pareto":
-                row["keep_probability"] = round(float(solution.probability(quality[i : i + 1])[0]), 6)
-    return found
+    except orjson.JSONDecodeError as error:
+        try:
+            line.decode()
+        except UnicodeDecodeError as damage:
+            return failed(RejectReason.INVALID_UTF8, f"byte {damage.start} of the line")
+        return failed(RejectReason.MALFORMED_JSON, str(error))
+    if not isinstance(found, dict):
+        return failed(RejectReason.MALFORMED_JSON, f"a {type(found).__name__}, not an object")
+    text = found.get("text")
+    if text is None:
+        return failed(RejectReason.MISSING_TEXT, "no 'text'")
+    if not isinstance(text, str):
+        return failed(RejectReason.TEXT_NOT_STRING, f"'text' is a {type(text).__name__}")
+    return text
