@@ -30,7 +30,6 @@ $(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps megatron-core
 	@touch $@
 
 clean:

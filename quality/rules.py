@@ -1,7 +1,8 @@
 """Rules over the signals: families by paper, each rule a signal with a lower or an upper bound.
 
-A rule's name is the reason that a verdict gives. Bounds are inclusive: a document at a bound passes. Thresholds are the papers';
-a recipe may change single ones by name. Line-level cleaning, which C4 also does, belongs to the C4 source, not here.
+A rule's name is the reason that a verdict gives. Bounds are inclusive: a document at a bound passes, as in datatrove (FineWeb's
+paper drops it). Thresholds are the papers'; a recipe may change single ones by name. The rules, like the papers, are for English:
+other languages have other stop words and terminal marks. Line-level cleaning, which C4 also does, belongs to the C4 source.
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ GOPHER = (
     Rule("gopher_duplicate_9_grams", "duplicate_9_grams", high=0.11),
     Rule("gopher_duplicate_10_grams", "duplicate_10_grams", high=0.10),
 )
-# Raffel et al. 2020 (C4), section 2.2: the rules for whole pages. Sentences are those of lines that C4 would keep.
+# Raffel et al. 2020 (C4), section 2.2: the rules for whole pages, but for the list of bad words. Sentences are those of lines
+# that C4 would keep.
 C4 = (
     Rule("c4_lorem_ipsum", "lorem_ipsum", high=0),
     Rule("c4_curly_bracket", "curly_brackets", high=0),
     Rule("c4_sentences", "c4_sentences", low=3),
 )
-# Penedo et al. 2024 (FineWeb), section 3.5.
+# Penedo et al. 2024 (FineWeb), section 3.6. Its appendix and datatrove have 0.01 for duplicate lines; datatrove adds a fourth
+# rule, at most 0.3 newlines a word.
 FINEWEB = (
     Rule("fineweb_terminal_lines", "terminal_lines", low=0.12),
     Rule("fineweb_duplicate_line_characters", "duplicate_line_characters", high=0.1),

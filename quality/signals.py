@@ -1,7 +1,7 @@
 """The heuristic signals of C4, Gopher, FineWeb and LLaMA's code rules: one column each, by its usual name.
 
-The kernel counts integers (`signals_reference` says each counter in plain Python); fractions are taken here, once, as float32;
-where there is nothing to divide by they are 0. What the numbers are judged against stands in `rules`.
+The kernel counts integers (`signals_reference` says each counter in plain Python); fractions are taken here, once, as
+float32; where there is nothing to divide by they are 0. What the numbers are judged against stands in `rules`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _COLUMNS: dict[str, tuple[str, str | None]] = {
     "terminal_lines": ("terminal_lines", "nonblank_lines"),
     "short_lines": ("short_lines", "nonblank_lines"),
     "longest_line": ("longest_line", None),
-    "mean_line_length": ("characters", "lines"),
+    "mean_line_length": ("line_characters", "lines"),
     "alphanumerics": ("alphanumerics", "characters"),
     "digits": ("digits", "characters"),
 }
 
 _PLACE = {name: index for index, name in enumerate(COUNTERS)}
-_SCRATCH = 1 << 20  # bytes of the longest text that scratch is first made for
+_KEPT_SCRATCH = 4 << 20  # bytes of the longest text for which memory is kept
 
 SIGNAL_FIELDS: list[pa.Field] = [
     pa.field(name, pa.int32() if divisor is None else pa.float32(), nullable=False)
@@ -54,19 +54,18 @@ SIGNAL_FIELDS: list[pa.Field] = [
 
 
 class Signals:
-    """Counts batches of texts. Holds scratch memory, grown to the longest text so far: one per thread."""
+    """Counts batches of texts. Holds scratch memory: one per thread. A batch with a very long text has its own."""
 
     def __init__(self) -> None:
-        self._scratch = new_scratch(_SCRATCH)
+        self._scratch = new_scratch(_KEPT_SCRATCH)
 
     def __call__(self, texts: pa.Array) -> pa.RecordBatch:
         """SIGNAL_FIELDS of large_string [n]. ValueError for a text of 2 GiB or more: counts are int32."""
         longest = int(np.diff(buffers(texts)[1]).max(initial=0))
         if longest > LONGEST_TEXT:
             raise ValueError(f"a text of {longest} bytes; the longest that can be counted has {LONGEST_TEXT}")
-        if longest > self._scratch.longest:
-            self._scratch = new_scratch(longest)
-        counts = count(texts, self._scratch)  # int64 [n, len(COUNTERS)]
+        scratch = self._scratch if longest <= _KEPT_SCRATCH else new_scratch(longest)
+        counts = count(texts, scratch)  # int64 [n, len(COUNTERS)]
         columns = []
         for counter, divisor in _COLUMNS.values():
             values = counts[:, _PLACE[counter]]

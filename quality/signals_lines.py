@@ -1,7 +1,7 @@
-"""The lines of a text, out of its bitmaps: the counters of lines, C4's judgement of each, repeated lines and paragraphs.
+"""The lines of a text, out of its bitmaps: counters, C4's judgement of each, repeated lines and paragraphs.
 
-Lines and paragraphs are equal if their 64-bit hashes are. A paragraph's hash is that of the names of its lines, so its bytes
-are read once.
+Lines and paragraphs are equal if their 64-bit hashes are. A paragraph's hash is that of the names of its lines, so that
+its bytes are read once.
 """
 
 from __future__ import annotations
@@ -39,17 +39,21 @@ def count_lines(
 
     body: int32 [>= non-empty lines, BODY], scratch.
     """
+    lines, line_characters, longest = 0, 0, 0
+    nonblank, bullets, ellipses, terminals, short, c4_lines, c4_sentences, javascript_lines = 0, 0, 0, 0, 0, 0, 0, 0
     rank, before = 0, U0  # characters before the block; 1 within a word at its beginning
-    line_start, line_rank = start, 0  # the open line: its start; then its first word and what is behind its last one
-    first, first_rank, last, last_rank = -1, 0, 0, 0
+    # The open line: its start, its first word, what is behind its last one, and what it has so far.
+    line_start, line_rank, first, first_rank, last, last_rank = start, 0, -1, 0, 0, 0
     words, sentences, javascript, refused = 0, 0, U0, U0
-    held, kept = 0, 0  # lines in `body`; those up to the last one with a word
+    # Lines in `body`, and those up to the last one with a word. (Numba compiles twice what is called with a plain 0.)
+    held, kept = 0, int(np.int64(0))
+    body_stop, body_rank = 0, 0
     for number in range(blocks):
         nonspace, lead, feeds = masks[number, NONSPACE], masks[number, LEAD], masks[number, FEED]
         starts = nonspace & ~((nonspace << U1) | before)
         before = nonspace >> U63
         at = start + 64 * number
-        part = ALL  # what is left of the block; then what of it is the open line's
+        part = ALL  # what is left of the block
         while True:
             bit = np.uint64(trailing_zeros(feeds))
             upto = (U1 << bit) - U1 if feeds != U0 else ALL
@@ -69,10 +73,10 @@ def count_lines(
                 break
             feeds &= feeds - U1
             part = ~(upto | (U1 << bit))
-            stop, stop_rank = at + np.int64(bit), rank + popcount(lead & upto)
-            row[_LINES] += 1
-            row[_LINE_CHARACTERS] += stop_rank - line_rank
-            row[_LONGEST_LINE] = max(row[_LONGEST_LINE], stop_rank - line_rank)
+            stop, stop_rank = at + int(np.int64(bit)), rank + popcount(lead & upto)
+            lines += 1
+            line_characters += stop_rank - line_rank
+            longest = max(longest, stop_rank - line_rank)
             if stop > line_start and (first >= 0 or kept > 0):
                 from_word = kept == 0
                 body[held, START] = (first if from_word else line_start) - start
@@ -80,44 +84,37 @@ def count_lines(
                 body[held, STOP], body[held, STOP_RANK] = stop - start, stop_rank
                 held += 1
             if first >= 0:
-                kept = held
-                end = last - start
-                sentences -= np.int64((masks[end >> 6, SENTENCE] >> np.uint64(end & 63)) & U1) if last < stop else 0
-                row[_JAVASCRIPT_LINES] += javascript != U0
-                _count_line(data, first, last, last_rank - first_rank, words, sentences + 1, javascript | refused, row)
-                body_stop, body_rank = end, last_rank
+                kept, body_stop, body_rank = held, last - start, last_rank
+                ending = _ending(data, first, last)
+                nonblank += 1
+                bullets += _is_bullet(data, first)
+                ellipses += ending >= _DOTS
+                terminals += ending in (_TERMINAL, _DOTS)
+                short += last_rank - first_rank < SHORT_LINE
+                javascript_lines += javascript != U0
+                if ending == _TERMINAL and words >= C4_WORDS and javascript | refused == U0:
+                    c4_lines += 1
+                    c4_sentences += sentences + 1
+                    if last < stop:  # blanks follow: the end of the last word was counted with the others
+                        c4_sentences -= np.int64((masks[body_stop >> 6, SENTENCE] >> np.uint64(body_stop & 63)) & U1)
             line_start, line_rank = stop + 1, stop_rank + 1
             first, words, sentences, javascript, refused = -1, 0, 0, U0, U0
         rank += popcount(lead)
+    row[_LINES], row[_LINE_CHARACTERS], row[_LONGEST_LINE] = lines, line_characters, longest
+    row[_NONBLANK_LINES], row[_BULLET_LINES], row[_ELLIPSIS_LINES] = nonblank, bullets, ellipses
+    row[_TERMINAL_LINES], row[_SHORT_LINES], row[_JAVASCRIPT_LINES] = terminals, short, javascript_lines
+    row[_C4_LINES], row[_C4_SENTENCES] = c4_lines, c4_sentences
     if kept > 0:
         body[kept - 1, STOP], body[kept - 1, STOP_RANK] = body_stop, body_rank
     _count_repeats(data, start, body, kept, memory, row)
 
 
 @kernel
-def _count_line(
-    data: np.ndarray,
-    first: int,
-    last: int,
-    characters: int,
-    words: int,
-    sentences: int,
-    notices: np.uint64,
-    row: np.ndarray,
-) -> None:
-    """Counts a line with a word, of which data[first:last] is left when it is stripped."""
-    ending = _ending(data, first, last)
-    bullet = data[first] == _DASH or (
-        last - first >= 3 and data[first] == 0xE2 and data[first + 1] == 0x80 and data[first + 2] == 0xA2
-    )
-    row[_NONBLANK_LINES] += 1
-    row[_BULLET_LINES] += bullet
-    row[_ELLIPSIS_LINES] += ending >= _DOTS
-    row[_TERMINAL_LINES] += ending == _TERMINAL or ending == _DOTS
-    row[_SHORT_LINES] += characters < SHORT_LINE
-    if ending == _TERMINAL and words >= C4_WORDS and notices == U0:
-        row[_C4_LINES] += 1
-        row[_C4_SENTENCES] += sentences
+def _is_bullet(data: np.ndarray, at: int) -> bool:
+    """Whether the character at `at` is - or U+2022."""
+    if data[at] == 0xE2:
+        return data[at + 1] == 0x80 and data[at + 2] == 0xA2
+    return data[at] == _DASH
 
 
 @kernel
@@ -127,9 +124,9 @@ def _ending(data: np.ndarray, first: int, last: int) -> int:
     if byte == _DOT:
         three = last - first >= 3 and data[last - 2] == _DOT and data[last - 3] == _DOT
         return _DOTS if three else _TERMINAL
-    if byte == _QUESTION or byte == _EXCLAMATION or byte == _QUOTE:
+    if byte in (_QUESTION, _EXCLAMATION, _QUOTE):
         return _TERMINAL
-    if byte >= 0x80 and data[last - 2] == 0x80 and data[last - 3] == 0xE2:  # UTF-8 is valid: if so, there are three bytes
+    if byte >= 0x80 and data[last - 2] == 0x80 and data[last - 3] == 0xE2:  # in valid UTF-8 there are three bytes if so
         if byte == 0x9D:
             return _TERMINAL
         if byte == 0xA6:
@@ -140,15 +137,15 @@ def _ending(data: np.ndarray, first: int, last: int) -> int:
 @kernel
 def _count_repeats(data: np.ndarray, start: int, body: np.ndarray, lines: int, memory: Names, row: np.ndarray) -> None:
     """Counts the lines and paragraphs of body[:lines], and those that stood before."""
-    keys, names, sizes, counts, firsts, slots, floor = memory
+    keys, names, sizes, counts, firsts, slots, state = memory
     row[_BODY_LINES] = lines
     row[_PARAGRAPHS] = min(lines, 1)
     if lines < 2:
         return
     for line in range(lines):
         keys[line] = hash_bytes(data, start + body[line, START], start + body[line, STOP], _SEED)
-    assign(keys, lines, slots, floor, names, counts, firsts)
-    paragraphs, begin, key = 0, 0, _SEED
+    assign(keys, lines, slots, state, names, counts, firsts)
+    paragraphs, begin, key = int(np.int64(0)), 0, _SEED
     for line in range(lines):
         if firsts[names[line]] != line:
             row[_DUPLICATE_LINES] += 1
@@ -159,7 +156,7 @@ def _count_repeats(data: np.ndarray, start: int, body: np.ndarray, lines: int, m
             paragraphs += 1
             begin, key = line + 1, _SEED
     row[_PARAGRAPHS] = paragraphs
-    assign(keys, paragraphs, slots, floor, names, counts, firsts)
+    assign(keys, paragraphs, slots, state, names, counts, firsts)
     for paragraph in range(paragraphs):
         if firsts[names[paragraph]] != paragraph:
             row[_DUPLICATE_PARAGRAPHS] += 1

@@ -1,11 +1,11 @@
 """One pass over the bytes of a text: bitmaps for what comes after, and the counters that bitmaps alone give.
 
-A bitmap has one bit a byte; the six words of a block of 64 bytes stand side by side. The bit after the last byte of the text
-is a line feed, so that every word and every line ends within the bitmaps. ASCII comes from vector comparisons; other
-characters are looked up one by one and patched in, with what reaches beyond the block carried into the next.
+A bitmap has one bit a byte; the six masks of a block of 64 bytes stand side by side. The bit after the last byte of the
+text is a line feed, so that every word and every line ends within the bitmaps. ASCII comes from vector comparisons;
+other characters are looked up one by one and patched in, with what reaches beyond the block carried into the next.
 
-`str.lower()` maps one non-ASCII character to ASCII alone, KELVIN SIGN to k, and U+0130 to an i with a dot, which stands in the
-way of every phrase that is looked for; so phrases are matched with ASCII folding and that one exception.
+`str.lower()` maps one non-ASCII character to ASCII alone, KELVIN SIGN to k, and U+0130 to an i and a dot above, which
+no phrase that is looked for has; so phrases are matched with ASCII folding and that one exception.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quality.text import (
     trailing_zeros,
 )
 
-# The words of a block.
+# The masks of a block.
 NONSPACE = 0  # bytes of words
 LEAD = 1  # first bytes of characters
 FEED = 2  # line feeds, and the end of the text
@@ -49,16 +49,15 @@ _ALPHANUMERICS, _DIGITS = map(COUNTERS.index, ("alphanumerics", "digits"))
 _LOREM_IPSUM, _CURLY_BRACKETS = map(COUNTERS.index, ("lorem_ipsum", "curly_brackets"))
 
 _SPACE, _QUOTE, _EXCLAMATION, _HASH, _DOT, _QUESTION, _CURLY = map(ord, ' "!#.?{')
-_A, _C, _F, _J, _K, _L, _O, _P, _R, _U, _V, _Y = map(ord, "acfjklopruvy")
+_A, _C, _F, _J, _K, _L, _O, _P, _R, _U, _Y = map(ord, "acfjklopruy")
 _ELLIPSIS, _RIGHT_QUOTE = 0x2026, 0x201D
 _KELVIN = np.frombuffer("\u212a".encode(), np.uint8)
 # The last one and two bits: of what stands there, what follows is in the next block, so it may match.
 _LAST, _LAST_TWO = np.uint64(1 << 63), np.uint64(3 << 62)
-_U2, _U4, _U60, _U62, _U63, _U64 = (np.uint64(n) for n in (2, 4, 60, 62, 63, 64))
+_U2, _U4, _U60, _U62, _U63 = (np.uint64(n) for n in (2, 4, 60, 62, 63))
 
-
-# What is looked for, and the three letters at which it is noticed (rare ones, and before any k, whose width varies).
-_PHRASES = dict(zip(("javascript", "lorem ipsum", *POLICY), ("jav", "lor", "f u", "y p", *["coo"] * 4), strict=True))
+# What is looked for, and where in it: at three letters that are rare and stand before any k, whose width varies.
+_PHRASES = dict(zip(("javascript", "lorem ipsum", *POLICY), ("jav", "lor", "f u", "y p", *["cookie"] * 4), strict=True))
 _LETTERS = np.array([list(phrase.encode().ljust(16, b"\0")) for phrase in _PHRASES], np.uint8)
 _NOTICED = np.array([phrase.index(letters) for phrase, letters in _PHRASES.items()])
 _JAVASCRIPT, _LOREM = 0, 1
@@ -68,7 +67,7 @@ _JAVASCRIPT, _LOREM = 0, 1
 def mark(
     data: np.ndarray, start: int, stop: int, classes: np.ndarray, pad: np.ndarray, masks: np.ndarray, row: np.ndarray
 ) -> int:
-    """Writes the bitmaps of the text data[start:stop] (valid UTF-8) and its counters of characters and symbols into `row`.
+    """Writes the bitmaps of the text data[start:stop] (valid UTF-8), and the counters of this module into `row`.
 
     classes: of `python_classes`. pad: uint8 [64], scratch. masks: uint64 [>= (stop - start) // 64 + 1, BITMAPS].
     row: int64 [COUNTERS]. Returns the number of blocks.
@@ -150,13 +149,13 @@ def mark(
             elif phrase > _LOREM:
                 refused |= U1 << bit
 
-        words_of_block = masks[number]
-        words_of_block[NONSPACE] = nonspace
-        words_of_block[LEAD] = lead
-        words_of_block[FEED] = feeds
-        words_of_block[SENTENCE] = ends & before
-        words_of_block[JAVASCRIPT] = javascript
-        words_of_block[REFUSED] = refused
+        found_here = masks[number]
+        found_here[NONSPACE] = nonspace
+        found_here[LEAD] = lead
+        found_here[FEED] = feeds
+        found_here[SENTENCE] = ends & before
+        found_here[JAVASCRIPT] = javascript
+        found_here[REFUSED] = refused
     row[_CHARACTERS], row[_WORDS], row[_WORD_CHARACTERS] = characters, words, word_characters
     row[_ALPHABETIC_WORDS], row[_HASHES], row[_ELLIPSES] = alphabetic_words, hashes, ellipses
     row[_ALPHANUMERICS], row[_DIGITS] = alphanumerics, digit_count
@@ -170,8 +169,8 @@ def _patch(
 ) -> tuple[tuple[np.uint64, np.uint64, np.uint64, int, int], np.uint64, np.uint64, np.uint64]:
     """What the non-ASCII characters that begin at `leads` of the block at `at` are.
 
-    (masks of letters, white space and the last bytes of right double quotes, number of alphanumerics, of ellipses); then the
-    three masks' bits in the next block.
+    (masks of letters, white space and the last bytes of right double quotes, numbers of alphanumerics and ellipses),
+    and the bits of the three masks in the next block.
     """
     letters, white, right_quotes = U0, U0, U0
     letters_ahead, white_ahead, right_quotes_ahead = U0, U0, U0

@@ -1,19 +1,19 @@
 """The heuristic counters in plain Python: what the kernel is held to, and the plainest statement of each definition.
 
-Words are `str.split()`, lines are split at "\\n", paragraphs at two or more newlines; lengths are in characters; white space,
-letters and lower case are the running Python's. The formulas are datatrove's, with these departures:
+Words are `str.split()`, lines are split at "\\n", paragraphs at two or more newlines; lengths are in characters; white
+space, letters and lower case are the running Python's. The formulas are datatrove's, with these departures:
 
-* words are split at white space, not by spaCy, so a mark belongs to the word that it stands at, and is no word of its own;
+* words are split at white space, not by spaCy: a mark belongs to the word at which it stands and is no word of its own;
 * an n-gram is a tuple of words: datatrove joins them without blanks, so that "ab c" there repeats "a bc";
 * line repeats are counted once, in the stripped text and without empty lines, for Gopher's rules and FineWeb's alike.
 
-C4 follows the code that made it and the paper's last version (3 sentences, lines of 5 words; the printed one says 5 and 3):
+C4 follows the code that made it and the paper's last version: 3 sentences, lines of 5 words (5 and 3 as first printed).
 
-* the right double quotation mark ends a line as the straight one does ("end quotation mark" in the paper);
-* a sentence ends where a word ends in . ? or !, with or without a closing quote, and at the end of a line; C4 asks NLTK's
-  Punkt, which knows abbreviations: the rule wants three;
-* citation markers ([1], [edit]) stay in the line: removing text is for sources;
-* lorem ipsum and curly brackets are looked for in the whole page, as the paper says; the code looks at lines with an end mark.
+* The right double quotation mark ends a line as the straight one does ("end quotation mark" in the paper).
+* A sentence ends where a word ends in . ? or !, with or without a closing quote, and at the end of a line. C4 asks
+  NLTK's Punkt, which knows abbreviations; the rule wants three sentences.
+* Citation markers ([1], [edit]) stay in the line: removing text is for sources.
+* Lorem ipsum and curly brackets are looked for in the whole page, as the paper says, not in lines with an end mark.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _repeats(parts: Sequence[str]) -> tuple[int, int]:
 
 
 def top_ngram(words: Sequence[str], n: int) -> int:
-    """Characters (blanks between words included) in all occurrences of the most frequent n-gram; ties: the first seen."""
+    """Characters (with blanks between words) in all occurrences of the most frequent n-gram; of several, the first."""
     grams = Counter(zip(*(words[i:] for i in range(n)), strict=False))
     if not grams:
         return 0

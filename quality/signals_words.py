@@ -1,7 +1,7 @@
 """The words of a text, out of its bitmaps: a 64-bit hash each, and how many characters the words before it have.
 
-The hash of up to 16 bytes is one multiplication of two loads, the rest zero-filled and the length mixed in; both factors are
-xored with bytes that UTF-8 does not have, so neither is ever zero. Longer words go through `hash_bytes`.
+The hash of up to 16 bytes is one multiplication of two loads, zero-filled, xored with their number. Both factors have
+been xored with a byte that UTF-8 does not have, so neither is ever zero. Longer words go through `hash_bytes`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quality.signals_reference import C4_LONGEST_WORD
 from quality.text import ALL, U0, U1, U63, fold, hash_bytes, kernel, load64, popcount, trailing_zeros
 
 _FIRST, _SECOND = np.uint64(0xF5C1FBA7E3F9D2FF), np.uint64(0xFFCBF6E1FDAEC3F7)
-_LONG_SEED = np.uint64(0x9D8C6F2B51E7A34D)
+_LENGTH, _LONG_SEED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x9D8C6F2B51E7A34D)
 _INLINE = 16
 
 
@@ -65,7 +65,7 @@ def _short_hash(first: np.uint64, second: np.uint64, length: int) -> np.uint64:
     """The hash of a word of 1 to 16 bytes, the first ones of two loads."""
     first &= ALL >> np.uint64(64 - 8 * min(length, 8))
     second = second & (ALL >> np.uint64(128 - 8 * length)) if length > 8 else U0
-    return fold(first ^ _FIRST, (second + np.uint64(length)) ^ _SECOND)
+    return fold(first ^ _FIRST, second ^ _SECOND) ^ (np.uint64(length) * _LENGTH)
 
 
 @kernel
