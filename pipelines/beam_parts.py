@@ -6,14 +6,21 @@ Values that cross a shuffle are plain `bytes`, one per bundle and partition: num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipelines.errors import CheckError, UserError
+
 _FLUSH_BYTES = 64 << 20
+
+# Beam's worker prints the traceback of a failure, besides logging and returning it: see engine.failure for what a user reads.
+sdk_worker.print = lambda *lines, **options: None
 
 
 class Worker(Protocol):
@@ -31,8 +38,24 @@ class Each(beam.DoFn):
     def setup(self) -> None:
         self._work = self._worker.start()
 
-    def process(self, element: Any) -> Iterable[Any]:
-        return self._work(element) or ()
+    def process(self, element: Any) -> Iterator[Any]:
+        with naming(element):
+            yield from self._work(element) or ()
+
+
+@contextmanager
+def naming(element: Any) -> Iterator[None]:
+    """Adds the part, task or shard that an element describes to an error that does not speak to the user by itself."""
+    try:
+        yield
+    except (UserError, CheckError, OSError):
+        raise
+    except Exception as error:
+        described = element[0] if isinstance(element, tuple) and element else element
+        names = [str(getattr(described, name)) for name in ("source", "name", "number") if hasattr(described, name)]
+        if not names:
+            raise
+        raise RuntimeError(f"{'/'.join(names)}: {type(error).__name__}: {error}") from error
 
 
 def spread(pipeline: beam.Pipeline, label: str, elements: Sequence[Any]) -> beam.PCollection:
@@ -55,12 +78,13 @@ class Scatter(beam.DoFn):
         self._size = 0
 
     def process(self, element: Any) -> Iterator[tuple[int, bytes]]:
-        for keys, rows in self._work(element) or ():
-            if len(rows):
-                self._held.append((keys, rows))
-                self._size += rows.nbytes
-            if self._size >= _FLUSH_BYTES:
-                yield from self._flush()
+        with naming(element):
+            for keys, rows in self._work(element) or ():
+                if len(rows):
+                    self._held.append((keys, rows))
+                    self._size += rows.nbytes
+                if self._size >= _FLUSH_BYTES:
+                    yield from self._flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         window = GlobalWindow()

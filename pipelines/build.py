@@ -90,8 +90,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     given = _given_tokenizer(recipe, base)
     for variant in recipe.variants:
         select.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
-    store = Store(run_folder)
-    with store.lock():
+    with Store(run_folder).lock() as store:
         _belongs(store, recipe)
         store.sweep()
         plan = make_plan(recipe, base)

@@ -16,12 +16,14 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.errors import CheckError, UserError
+from train.cli import app as train_app
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
 models_app = typer.Typer(no_args_is_help=True, help="The models that come from published packages.")
 app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe by name.")]
 RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]
@@ -164,7 +166,8 @@ def score(
             print(json.dumps(found, ensure_ascii=False))
             lines, errors = lines + 1, errors + ("error" in found)
     if errors:
-        raise CheckError(f"{source}: {errors:,} of {lines:,} lines could not be judged; each has its `error` in the output")
+        name = "standard input" if source == "-" else source
+        raise CheckError(f"{name}: {errors:,} of {lines:,} lines could not be judged; each has its `error` in the output")
 
 
 @app.command()
@@ -207,11 +210,12 @@ def main() -> None:
         stopped = app([a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="winnow")
         if stopped == _INTERRUPTED:  # commands return nothing; typer returns this for an interrupt
             raise KeyboardInterrupt
+        sys.stdout.flush()
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except BrokenPipeError:  # whoever read the output has seen enough; nothing is left to be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(1)  # as typer does where it is the one to meet the broken pipe
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

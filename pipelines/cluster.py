@@ -7,8 +7,9 @@ candidate pairs. Clusters hold all members; who keeps is decided later, among th
                -> LSH buckets      -> stars -> verify (ROUNDS) -> components   -> near members     > clusters/
                -> paragraph hashes -> every copy but the smallest doc_id's     -> dropped         /
 
-Bytes that cross a shuffle: 40 a document (exact), 16 a document and band (near), 16 + 2 x permutations a candidate pair and
-a member of a cluster, 36 a paragraph of sources that deduplicate paragraphs (tests/pipelines/test_shuffle_bytes.py).
+Bytes that cross a shuffle: 40 a document (exact), 16 a document and band (near), 36 a paragraph of sources that deduplicate
+paragraphs; then, for the few that are alike, 16 an edge and bucket, 16 + 2 x permutations a candidate pair, 48 + 2 x permutations
+a member of a near cluster, and 40 for each thing that is written to a part (tests/invariants/test_shuffle_bytes.py).
 """
 
 from __future__ import annotations

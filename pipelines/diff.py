@@ -53,8 +53,8 @@ class Difference:
         only_left, both, only_right = self.documents
         blocks = [f"documents: {both:,} in both, {only_left:,} only left, {only_right:,} only right"]
         if self.recipe:
-            rows = [(key, *(_short(value) for value in values)) for key, values in self.recipe.items()]
-            blocks.append(table(["recipe", "left", "right"], rows))
+            values = [(key, _short(left), _short(right)) for key, (left, right) in self.recipe.items()]
+            blocks.append(table(["recipe", "left", "right"], values))
         if self.counts:
             blocks.append(table(["variant", "source", "count", "left", "right"], self.counts))
         for name, rows in self.distributions.items():

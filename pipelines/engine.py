@@ -4,18 +4,21 @@ An engine file says HOW to run (runner, workers, threads or processes, cloud pro
 a byte of the output. Locally `FnApiRunner` is named outright: Beam's default tries to download another runner and falls
 back silently. Threads are the mode that scales on one machine, since the kernels release the interpreter lock.
 
-Beam's local runner blocks and shows no metrics while it runs, so progress is read from the parts that have appeared.
+Beam's local runner blocks and shows no metrics while it runs, so progress is read from the parts that have appeared. What
+fails in a worker comes back as the text of a traceback, after a log of the same: `run` raises the one error that stands at its
+end, and keeps the rest as its cause, for --debug.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.errors import UserError
+from pipelines.errors import CheckError, UserError
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -105,9 +108,14 @@ def check(engine: Engine) -> None:
 
 
 def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progress: Progress | None = None) -> None:
-    """Runs the pipeline that `build` wires, to its end. A failure keeps its own exception type where the runner does."""
+    """Runs the pipeline that `build` wires, to its end.
+
+    Errors: what failed in a worker, as one line: UserError, CheckError and OSError as such, anything else as RuntimeError.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipelines import local_workers
 
     check(engine)
     flags = list(engine.options)
@@ -117,11 +125,52 @@ def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progr
         flags.append(f"--job_name=winnow-{stage}-{time.strftime('%Y%m%d-%H%M%S')}")
     pipeline = beam.Pipeline(options=PipelineOptions(flags, save_main_session=False))
     build(pipeline)
-    with _watching(progress if engine.is_local else None):
-        result = pipeline.run()
-        state = result.wait_until_finish()
+    with (
+        _watching(progress if engine.is_local else None),
+        local_workers.minded() if engine.is_local else nullcontext(),
+    ):
+        try:
+            result = pipeline.run()
+            state = result.wait_until_finish()
+        except Exception as error:
+            if local_workers.LOST in str(error):
+                raise RuntimeError(
+                    f"the {stage} job lost a worker process, killed or out of memory; the same command goes on where it stopped"
+                ) from error
+            raise failure(stage, str(error)) from error
     if state != "DONE":
         raise RuntimeError(f"the {stage} job ended as {state} on {engine.name}")
+
+
+_HEAD = "Traceback (most recent call last):\n"
+_RUNNING = re.compile(r" \[while running '[^']*'\]$")
+_KIND = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?", re.DOTALL)
+_FILE = re.compile(r"\[Errno (\d+)\] (.*): '(.*)'")
+
+
+def failure(stage: str, text: str) -> Exception:
+    """The error to raise for a job that failed with `text`: a runner's message, most often a worker's traceback."""
+    lines = text.rpartition(_HEAD)[2].rstrip().split("\n")
+    first = next((number for number, line in enumerate(lines) if line and not line[0].isspace()), 0)
+    message = _RUNNING.sub("", "\n".join(lines[first:]))
+    # Where Beam cannot add its step to an error of some type, it makes a RuntimeError of "<type>: <message>".
+    while (inner := message.removeprefix("RuntimeError: ")) != message and _known(inner):
+        message = inner
+    return _known(message) or RuntimeError(f"the {stage} job failed: {message}")
+
+
+def _known(message: str) -> Exception | None:
+    """The UserError, CheckError or OSError that "<type>: <message>" stands for."""
+    found = _KIND.fullmatch(message)
+    kind, said = (found[1], found[2] or "") if found else ("", "")
+    for own in (UserError, CheckError):
+        if kind == f"{own.__module__}.{own.__name__}":
+            return own(said)
+    standard = getattr(builtins, kind, None)
+    if isinstance(standard, type) and issubclass(standard, OSError):
+        file = _FILE.fullmatch(said)
+        return OSError(int(file[1]), file[2], file[3]) if file else OSError(said)
+    return None
 
 
 @contextmanager

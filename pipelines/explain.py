@@ -84,7 +84,7 @@ def explain(folder: str, name: str) -> list[Explanation]:
 def trace(folder: str, name: str) -> list[Explanation | Rejected]:
     """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is a UserError."""
     store = open_run(folder)
-    found = [*_documents(store, name), *_rejects(store, name)]
+    found: list[Explanation | Rejected] = [*_documents(store, name), *_rejects(store, name)]
     if not found:
         merged = "; records of its input were merged into documents" if _merging(store, name) else ""
         raise UserError(

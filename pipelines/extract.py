@@ -237,9 +237,17 @@ class _ExtractWorker:
 
 
 def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
-    """The tasks whose record does not stand under their present key."""
+    """The tasks whose record, or a part that it names, does not stand under their present key."""
     settings = {source: Settings.of(recipe, source) for source in recipe.sources}
-    return [t for t in plan.tasks if not store.is_finished(task_record(t), task_key(t, settings[t.source]))]
+
+    def stands(task: Task) -> bool:
+        key = task_key(task, settings[task.source])
+        return store.is_finished(task_record(task), key) and all(
+            store.is_finished(f"documents/{task.source}/{name}.parquet", key)
+            for name in store.read_json(task_record(task))["parts"]
+        )
+
+    return [task for task in plan.tasks if not stands(task)]
 
 
 def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, tasks: Sequence[Task]) -> None:

@@ -94,8 +94,8 @@ def judge_duplicates(
     """Drops the documents at `places` (int64 [n]) in favour of `keepers` (uint64 [n, 2], doc_ids); jaccard: [rows]."""
     lost = np.zeros(judgement.rows, bool)
     lost[places] = True
-    judgement.keeper[places] = keepers
-    judgement.drop(lost, reason, np.asarray(jaccard, np.float64), least)
+    taken = judgement.drop(lost, reason, np.asarray(jaccard, np.float64), least)[places]
+    judgement.keeper[places[taken]] = keepers[taken]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import bz2
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
@@ -72,9 +72,9 @@ class _Gzip:
     """A gzip member; CRC and length are checked at its end."""
 
     def __init__(self) -> None:
-        from isal import igzip_lib, isal_zlib
+        from isal import isal_zlib
 
-        self._error: type[Exception] = igzip_lib.IsalError
+        self._error: Any = isal_zlib.error
         self._inner = isal_zlib.decompressobj(_MAX_WINDOW | 16)  # 16: with gzip's header and trailer
 
     def decode(self, data: bytes) -> bytes:

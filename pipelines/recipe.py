@@ -35,7 +35,7 @@ Jaccard = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(_Strict):
@@ -47,7 +47,7 @@ class Source(_Strict):
     fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
     form: Literal["prose", "verbatim"] = "prose"  # verbatim: code and LaTeX keep everything but NUL and CRLF
     paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
-    priority: int = 0  # among duplicates the source with the highest priority keeps its document
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
     weight: Annotated[float, Field(gt=0)] | None = None  # sampling proportion in blend.json; default: by tokens
 
 
@@ -155,6 +155,12 @@ class Variant(_Strict):
     default: Policy = Policy()
     sources: dict[str, Policy] = {}
 
+    @pydantic.model_validator(mode="after")
+    def _once(self) -> Variant:
+        if len(set(self.dedup)) < len(self.dedup):
+            raise ValueError("dedup names a kind twice")
+        return self
+
 
 class Tokens(_Strict):
     """How token shards are cut."""
@@ -183,6 +189,8 @@ class Recipe(_Strict):
                 if name not in self.sources:
                     raise ValueError(f"{where} names the source {name!r}{_nearest(name, self.sources)}")
 
+        if "default" in self.sources:
+            raise ValueError("a source cannot be called 'default': that is the draw that sources share")
         quality = self.fit.quality
         if quality is not None:
             roles = {
@@ -308,8 +316,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: pydantic.ValidationError) -> str:
-    """The first fault of a recipe in one line, with the nearest known key for an unknown one."""
-    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    """The first fault of a recipe in one line, with the nearest known key for an unknown one.
+
+    Of what a union's branches say, the deepest is about the branch that was meant.
+    """
+    first = min(error.errors(), key=lambda fault: (fault["type"] != "extra_forbidden", -len(fault["loc"])))
     place = [str(step) for step in first["loc"] if not _is_branch(str(step))]
     where = ".".join(place) or "the recipe"
     if first["type"] == "extra_forbidden":

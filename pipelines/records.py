@@ -61,3 +61,8 @@ class Limits:
     """Bounds that hold for any input. They are counts, never clocks: a clock must not decide a byte."""
 
     record_bytes: int = 64 << 20  # one record, decompressed
+
+
+def short(detail: object) -> str:
+    """One line of at most 200 characters for a Reject's detail: what stands in the data must not fill the table."""
+    return " ".join(str(detail).split())[:200]

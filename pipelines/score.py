@@ -132,8 +132,8 @@ def _judgement_of(folder: str, recipe: Recipe, variant: str) -> tuple[Policy, Re
 
 
 def _short(value: Any) -> Any:
-    """A float32 in the seven digits that it has."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    """A float32 by the fewest digits that name it."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 # -- lines ------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@
 
 A keep rate is the share of tokens that a draw keeps of the documents that reach it, over the whole run: an exact histogram
 (integers per 1e-4 of quality) is summed and solved once, so no order of summing can move it.
-Bytes that cross a shuffle: 76 a standing member of a cluster and variant, 32 a loser, 80 KB a part and draw.
+Bytes that cross a shuffle: 72 a standing member of a cluster and variant, 32 a loser, 80 KB a part and draw
+(tests/invariants/test_shuffle_bytes.py).
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.errors import UserError
+from pipelines import lock
+from pipelines.errors import CheckError, UserError
 
 TEMPORARY = ".tmp-"  # in the name of every file that is not finished
 SIDECAR = ".stats.json"
@@ -64,9 +65,12 @@ class HashingFile:
         self.size = 0
         self.closed = False
         self.result: Published | None = None
+        self._abandoned = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
+        if self._abandoned:
+            return len(view)
         self._hash.update(view)
         self._file.write(view)
         self.size += len(view)
@@ -90,15 +94,23 @@ class HashingFile:
     def close(self) -> None:
         self.closed = True
 
+    def abandon(self) -> None:
+        """From now on writes go nowhere: a Parquet writer that an exception left open writes its footer when it is collected."""
+        self._abandoned = True
+
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One folder, local or on an object store (any URL that fsspec knows). Paths below it are relative, with `/`."""
+    """One folder, local or on an object store (any URL that fsspec knows). Paths below it are relative, with `/`.
+
+    `holder` says which process holds the lock of a local folder; other processes of its machine write on its behalf only.
+    """
 
     root: str
+    holder: str | None = None
 
     def url(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}"
@@ -157,6 +169,7 @@ class Store:
     @contextlib.contextmanager
     def publishing(self, path: str) -> Iterator[HashingFile]:
         """A stream whose bytes appear under `path` when the block ends without an exception, or not at all."""
+        self._follow_holder()
         filesystem, located = self._located(path)
         local = isinstance(filesystem, LocalFileSystem)
         if local:
@@ -168,7 +181,11 @@ class Store:
         try:
             with open(temporary, "xb", buffering=1 << 20) as file:
                 sink = HashingFile(file)
-                yield sink
+                try:
+                    yield sink
+                except BaseException:
+                    sink.abandon()
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
             if local:
@@ -180,7 +197,7 @@ class Store:
         except OSError as error:
             if error.errno is None or error.filename not in (None, temporary):
                 raise
-            raise OSError(error.errno, f"{error.strerror} (while writing {self.url(path)})") from error
+            raise OSError(error.errno, error.strerror, self.url(path)) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -195,6 +212,7 @@ class Store:
         return self.publish(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
     def remove(self, path: str) -> None:
+        self._follow_holder()
         filesystem, located = self._located(path)
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm_file(located)
@@ -225,31 +243,31 @@ class Store:
     # -- one build at a time ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the run directory for one build. A local lock dies with its process; a remote one is a file to remove."""
-        if self.is_local():
-            import fcntl
+    def lock(self) -> Iterator[Store]:
+        """Holds the run directory for one build; yields the store to build with.
 
-            path = self.local_path(".lock")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(f"{self.root}: another build is running here; wait for it to end") from None
-                yield
+        A local lock dies with its process, and takes the worker processes that write for it along; a remote one is a file to
+        remove.
+        """
+        if self.is_local():
+            with lock.hold(self.local_path(".lock"), self.root) as holder:
+                yield Store(self.root, holder)
             return
         filesystem, located = self._located(".lock")
         try:
             filesystem.pipe_file(located, b"held\n", mode="create")
         except FileExistsError:
             raise UserError(
-                f"{self.url('.lock')}: another build is running here; if its machine is gone, remove this file"
+                f"{self.url('.lock')}: another build is running here; if it and its job are gone, remove this file"
             ) from None
         try:
-            yield
+            yield self
         finally:
             filesystem.rm_file(located)
+
+    def _follow_holder(self) -> None:
+        if self.holder is not None:
+            lock.follow(self.local_path(".lock"), self.holder)
 
     def sweep(self) -> None:
         """Removes what killed processes left unfinished; only while the lock is held."""
@@ -308,10 +326,37 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
+class TableFile(pq.ParquetFile):
+    """A Parquet part whose damage is a CheckError that names it."""
+
+    def __init__(self, url: str, stream: BinaryIO) -> None:
+        self._url = url
+        with self._naming():
+            super().__init__(stream, page_checksum_verification=True, pre_buffer=False)
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        with self._naming():
+            return super().read_row_group(*arguments, **options)
+
+    def read(self, *arguments: Any, **options: Any) -> pa.Table:
+        with self._naming():
+            return super().read(*arguments, **options)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # not damage: the file system's own error
+            detail = " ".join(str(error).split())
+            raise CheckError(f"{self._url}: damaged ({detail}); remove {self._url}{SIDECAR} and build again") from error
+
+
 @contextlib.contextmanager
-def reading_table(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+def reading_table(store: Store, path: str) -> Iterator[TableFile]:
     """A finished Parquet part, read with its page checksums verified."""
-    with store.open(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False) as file:
+    with store.open(path) as stream, TableFile(store.url(path), stream) as file:
         yield file
 
 

@@ -25,6 +25,7 @@ from quality.text import buffers
 
 FORMAT = 1
 WEIGHTS, CARD = "quality.safetensors", "quality.json"
+_MAX_BITS = 30  # features are int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,11 @@ def load(files: Mapping[str, bytes]) -> Classifier:
         card = json.loads(files[CARD])
         bits, metrics = card["bits"], card["metrics"]
         bias, slope, intercept = (float(card[name]) for name in ("bias", "slope", "intercept"))
-        if card["format"] != FORMAT or not all(map(math.isfinite, (bias, slope, intercept))):
-            raise ValueError("another format")
-    except (ValueError, KeyError, TypeError) as error:
+        if card["format"] != FORMAT:
+            raise ValueError(f"format {card['format']!r:.20}")
+        if type(bits) is not int or not 1 <= bits <= _MAX_BITS or not all(map(math.isfinite, (bias, slope, intercept))):
+            raise ValueError(f"bits {bits!r:.20}, bias {bias}, slope {slope}, intercept {intercept}")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{CARD}: not a quality classifier of format {FORMAT} ({error}); build the run again") from error
     try:
         weights = safetensors.numpy.load(files[WEIGHTS])["weights"]
@@ -120,4 +123,6 @@ def load(files: Mapping[str, bytes]) -> Classifier:
         raise UserError(f"{WEIGHTS}: not the weights of a quality classifier ({error}); build the run again") from error
     if weights.shape != (1 << bits,) or weights.dtype != np.float32:
         raise UserError(f"{WEIGHTS}: {weights.dtype}{list(weights.shape)} where {CARD} asks for float32[{1 << bits}]")
+    if not np.isfinite(weights).all():
+        raise UserError(f"{WEIGHTS}: holds weights that are no numbers; build the run again")
     return Classifier(weights, bias, slope, intercept, metrics)

@@ -13,11 +13,6 @@ that is where expert parallelism goes in.
 Rows move by `_Spread` and `_Collect`, each the other's transpose: both directions gather, so that the backward pass needs no
 atomic additions, is deterministic on every device, and is faster than the scatter that indexing would derive.
 
-`grouped_mm` is torch's with three repairs. It is a custom operator, since torch's own meta function refuses fp32 (torch 2.13),
-which breaks compilation. On a CPU it computes groups of fewer than four rows as four: BLAS adds up a product of one to three
-rows in another order, so that a token's last bits would depend on how many others chose its expert. And it names the rule on
-strides in one line.
-
 Shape suffixes: N tokens, K choices a token, M = N K assignments, R rows handed to experts, E experts, C rows of one expert,
 D model width, F width of an expert's first (in gated experts doubled) or second matrix.
 """
@@ -32,9 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.errors import UserError
-
-_SMALLEST_GROUP = 4
+from train.grouped import grouped_mm
 
 Linear = Callable[[Tensor, Tensor], Tensor]  # rows, weights [E, out, in] -> rows
 
@@ -179,66 +172,3 @@ class _Collect(torch.autograd.Function):
         grad_gate_R = torch.linalg.vecdot(grad_RD, y_RD)
         gate_R = gate_NK.new_zeros(len(token_R)).scatter(0, slot_M, gate_NK.flatten())
         return grad_RD.mul_(gate_R[:, None]), grad_gate_R[slot_M].view_as(gate_NK), None, None
-
-
-def check_grouped(dtype: torch.dtype, *widths: int) -> None:
-    """Raise UserError where grouped multiplication cannot take these widths: rows must be multiples of 16 bytes."""
-    step = 16 // dtype.itemsize
-    for width in widths:
-        if width % step:
-            raise UserError(
-                f"width {width}: grouped multiplication in {str(dtype).removeprefix('torch.')} needs multiples of {step}; "
-                f"choose {-(-width // step) * step}, or dispatch: padded"
-            )
-
-
-@torch.library.custom_op("winnow::grouped_mm", mutates_args=())
-def _grouped_mm(x_RD: Tensor, w_EFD: Tensor, offsets_E: Tensor) -> Tensor:
-    y_RF = F.grouped_mm(x_RD, w_EFD.transpose(1, 2), offs=offsets_E)
-    if x_RD.device.type == "cpu":
-        start = 0
-        for expert, end in enumerate(offsets_E.tolist()):
-            if 0 < end - start < _SMALLEST_GROUP:
-                four_RD = F.pad(x_RD[start:end], (0, 0, 0, _SMALLEST_GROUP - (end - start)))
-                y_RF[start:end] = (four_RD @ w_EFD[expert].T)[: end - start]
-            start = end
-    return y_RF
-
-
-@torch.library.custom_op("winnow::grouped_mm_weight", mutates_args=())
-def _grouped_mm_weight(grad_RF: Tensor, x_RD: Tensor, offsets_E: Tensor) -> Tensor:
-    return F.grouped_mm(grad_RF.T, x_RD, offs=offsets_E)
-
-
-@_grouped_mm.register_fake
-def _(x_RD: Tensor, w_EFD: Tensor, offsets_E: Tensor) -> Tensor:
-    return x_RD.new_empty(x_RD.shape[0], w_EFD.shape[1])
-
-
-@_grouped_mm_weight.register_fake
-def _(grad_RF: Tensor, x_RD: Tensor, offsets_E: Tensor) -> Tensor:
-    return x_RD.new_empty(offsets_E.shape[0], grad_RF.shape[1], x_RD.shape[1])
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, grad_RF: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    x_RD, w_EFD, offsets_E = ctx.saved_tensors
-    grad_RF = grad_RF.contiguous()
-    grad_x = _grouped_mm(grad_RF, w_EFD.transpose(1, 2), offsets_E) if ctx.needs_input_grad[0] else None
-    grad_w = _grouped_mm_weight(grad_RF, x_RD, offsets_E) if ctx.needs_input_grad[1] else None
-    return grad_x, grad_w, None
-
-
-_grouped_mm.register_autograd(_backward, setup_context=_save)
-
-
-def grouped_mm(x_RD: Tensor, w_EFD: Tensor, offsets_E: Tensor) -> Tensor:
-    """[R, F]: rows of group e times w_EFD[e] transposed. offsets_E: int32, the end of each group; the last is R.
-
-    Raises UserError where a width is not a multiple of 16 bytes.
-    """
-    check_grouped(x_RD.dtype, w_EFD.shape[1], w_EFD.shape[2])
-    return torch.ops.winnow.grouped_mm(x_RD, w_EFD, offsets_E)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STATS = "stats.json"
 PAGE = "report.html"
+MANIFEST = "manifest.json"
 
 
 def write_report(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accounts) -> None:
@@ -23,13 +24,21 @@ def write_report(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: 
     from pipelines.report.collect import collect  # with the stages it brings Beam; drawing a page again must not
 
     store.publish_json(STATS, collect(store, recipe, parts, accounts))
-    rewrite_report(store.root)
+    store.publish(PAGE, draw(store.read_json(STATS)).encode())
 
 
 def rewrite_report(folder: str) -> str:
-    """Draws report.html of a finished run again from its stats.json; returns the page's path."""
-    store = Store(folder)
-    if not store.exists(STATS):
-        raise UserError(f"{folder}: no complete run ({STATS} is missing); run winnow build")
-    store.publish(PAGE, draw(store.read_json(STATS)).encode())
-    return store.url(PAGE)
+    """Draws report.html of a complete run again from its stats.json; returns the page's path.
+
+    The manifest names every file's hash, so it is published again where the page has become another one.
+    """
+    if not Store(folder).exists(MANIFEST):
+        raise UserError(f"{folder}: no complete run ({MANIFEST} is missing); run winnow build")
+    with Store(folder).lock() as store:
+        manifest = store.read_json(MANIFEST)
+        store.publish(PAGE, draw(store.read_json(STATS)).encode())
+        found = store.digest(PAGE)
+        if manifest["files"][PAGE] != found:
+            manifest["files"][PAGE] = found
+            store.publish_json(MANIFEST, manifest)
+        return store.url(PAGE)

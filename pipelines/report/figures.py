@@ -1,4 +1,4 @@
-"""From stats.json to what the page shows: rows, shares and charts. Plain values in, plain values out; every list is bounded.
+"""From stats.json to what the page shows of the funnel: rows, steps, reasons. Plain values in and out; every list is bounded.
 
 How much is shown is a `Detail`: a page that would grow too large is drawn again with less, and says what it left out. Sources
 that are left out stand together in one row, so that the sums still hold.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report import svg
-from pipelines.report.words import gloss, law, readable_bytes, share, told, verdict_of_auc
-from pipelines.schema import KEEP, Reason, Stage, stage_of
+from pipelines.report.words import gloss, share, told
+from pipelines.schema import KEEP, Stage, stage_of
 
 ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
 
@@ -115,7 +115,10 @@ def _row(stats: Mapping[str, Any], variant: str, source: str) -> Row:
 def _together(name: str, rows: list[Row]) -> Row:
     return Row(
         name,
-        *(sum(getattr(row, field) for row in rows) for field in ("records", "rejects", "merged", "documents")),
+        sum(row.records for row in rows),
+        sum(row.rejects for row in rows),
+        sum(row.merged for row in rows),
+        sum(row.documents for row in rows),
         summed(row.dropped for row in rows),
         sum(row.kept for row in rows),
         summed(row.kept_documents for row in rows),
@@ -162,19 +165,20 @@ def reasons(stats: Mapping[str, Any], variant: str, detail: Detail) -> tuple[lis
             "count": counts[reason],
             "share": share(counts[reason], total),
             "bar": svg.bar([(f"s-{stage_of(reason)}", counts[reason], "")], peak),
-            "samples": _first(samples.get(reason, []), detail),
+            "samples": first(samples.get(reason, []), detail),
         }
         for reason in ordered[: detail.reasons]
     ]
     kept = sum(mine["kept"] for mine in stats["accounts"]["variants"][variant].values())
-    some = _first(samples.get(KEEP, []), detail)
+    some = first(samples.get(KEEP, []), detail)
     rows.append(
         {"reason": KEEP, "stage": KEEP, "gloss": "", "count": kept, "share": "", "bar": "", "samples": some}
     )
     return rows, max(len(ordered) - detail.reasons, 0)
 
 
-def _first(samples: list[dict[str, Any]], detail: Detail) -> list[dict[str, Any]]:
+def first(samples: list[dict[str, Any]], detail: Detail) -> list[dict[str, Any]]:
+    """The sample documents that are shown, by their order, with their texts cut."""
     chosen = sorted(samples, key=lambda one: (one["order"], one["doc_id"]))[: detail.samples]
     return [_excerpted(one, detail) for one in chosen]
 
@@ -203,174 +207,6 @@ def rejects(stats: Mapping[str, Any], detail: Detail) -> list[dict[str, Any]]:
         }
         for reason in sorted(counts, key=lambda reason: (-counts[reason], reason))
     ]
-
-
-# -- distributions ------------------------------------------------------------------------------------------------------------
-
-
-def lengths(stats: Mapping[str, Any], variant: str) -> str:
-    """Histogram of lengths by powers of two, the kept part shaded."""
-    found = [one for one in stats["sources"].values() if one]
-    if not found:
-        return ""
-    everything = added(one["all"]["lengths"] for one in found)
-    kept = added(one["variants"][variant]["kept"]["lengths"] for one in found)
-    filled = [i for i, count in enumerate(everything) if count]
-    first, stop = filled[0], filled[-1] + 1
-    every = max(1, -(-(stop - first) // 6))
-    ticks = [(i - first, readable_bytes(2**i)) for i in range(first, stop + 1, every)]
-    tips = [
-        (i - first, i - first + 1, _tip(f"{readable_bytes(2**i)} to {readable_bytes(2 ** (i + 1))}", everything[i], kept[i]))
-        for i in range(first, stop)
-    ]
-    return svg.histogram(everything[first:stop], kept[first:stop], ticks, tips, f"lengths of documents, {variant}")
-
-
-def _tip(where: str, count: int, kept: int) -> str:
-    return f"{where}: {count:,} documents, {kept:,} kept"
-
-
-def languages(stats: Mapping[str, Any], variant: str, limit: int) -> list[dict[str, Any]]:
-    """Languages by documents, those beyond `limit` in one row."""
-    found = [one for one in stats["sources"].values() if one]
-    everything = summed(one["all"]["languages"] for one in found)
-    kept = summed(one["variants"][variant]["kept"]["languages"] for one in found)
-    ordered = sorted(everything, key=lambda label: (-everything[label], label))
-    rows = [(label, everything[label], kept.get(label, 0)) for label in ordered[:limit]]
-    if rest := ordered[limit:]:
-        rows.append((f"{len(rest)} others", sum(everything[x] for x in rest), sum(kept.get(x, 0) for x in rest)))
-    peak = max((count for _, count, _ in rows), default=0)
-    return [
-        {
-            "label": label,
-            "count": count,
-            "kept": part,
-            "bar": svg.bar([("k", part, ""), ("a", count - part, "")], peak),
-        }
-        for label, count, part in rows
-    ]
-
-
-def quality(stats: Mapping[str, Any], variant: str, limit: int) -> list[dict[str, Any]]:
-    """Histograms of quality, a source each, of the largest sources that have scores."""
-    drawn = {source for group in stats["draws"][variant].values() for source in group["sources"]}
-    charts = []
-    for source, one in stats["sources"].items():
-        if not one or not sum(one["all"]["quality"]):
-            continue
-        everything, kept = one["all"]["quality"], one["variants"][variant]["kept"]["quality"]
-        bins = len(everything)
-        tenth = bins // 10
-        tips = [
-            (i, i + tenth, _tip(f"{i / bins:.1f} to {(i + tenth) / bins:.1f}", *(sum(x[i : i + tenth]) for x in (everything, kept))))
-            for i in range(0, bins, tenth)
-        ]
-        ticks = [(bins * x / 4, f"{x / 4:g}") for x in range(5)]
-        title = f"quality of {source}, {variant}"
-        charts.append(
-            {
-                "source": source,
-                "drawn": source in drawn,
-                "documents": sum(everything),
-                "kept": sum(kept),
-                "chart": svg.histogram(everything, kept, ticks, tips, title, 110),
-            }
-        )
-    return sorted(charts, key=lambda one: (-one["documents"], one["source"]))[:limit]
-
-
-def draws(stats: Mapping[str, Any], variants: Iterable[str]) -> list[dict[str, Any]]:
-    """Every quality draw: what was asked for, what the solution expects, and what came out, as shares of tokens."""
-    rows = []
-    for variant in variants:
-        for group, one in stats["draws"][variant].items():
-            reached = one["tokens"]
-            rows.append(
-                {
-                    "variant": variant,
-                    "sources": ", ".join(one["sources"]),
-                    "group": group,
-                    "law": law(one),
-                    "asked": "" if one["keep_rate"] is None else f"{one['keep_rate']:.2%}",
-                    "expected": "" if one["expected_keep_rate"] is None else f"{one['expected_keep_rate']:.2%}",
-                    "got": f"{one['kept_tokens'] / reached:.2%}" if reached else "",
-                    "tokens": reached,
-                }
-            )
-    return rows
-
-
-def classifier(stats: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the classifier was measured to tell apart: a row a measurement, with its AUC and interval in words."""
-    if stats["classifier"] is None:
-        return None
-    metrics = stats["classifier"]["metrics"]
-    found = [("documents held out of the fit", metrics["held_out_slice"])]
-    for key, how in (("leave_one_source_out", "left out of the fit"), ("judged_only", "never in the fit")):
-        for one in metrics[key]:
-            found.append((f"{one['source']} ({'curated' if one['curated'] else 'web'}), {how}", one))
-    rows = [
-        {
-            "what": what,
-            "curated": one["curated_documents"],
-            "web": one["web_documents"],
-            "auc": "" if one["auc"] is None else f"{one['auc']:.3f}",
-            "interval": "" if one["auc"] is None else f"{one['low']:.3f} to {one['high']:.3f}",
-            "bar": "" if one["auc"] is None else svg.interval(one["low"], one["auc"], one["high"], 0.5, 1.0),
-            "words": verdict_of_auc(one),
-        }
-        for what, one in found
-    ]
-    return {"rows": rows, "strength": metrics["l2"], "documents": sum(metrics["documents"].values())}
-
-
-# -- duplicates and hosts -----------------------------------------------------------------------------------------------------
-
-
-def duplicates(stats: Mapping[str, Any], detail: Detail) -> list[dict[str, Any]]:
-    """Exact and near clusters: how many, of how many documents, by size, and the largest."""
-    found = {source: one for source, one in stats["sources"].items() if one}
-    documents = sum(one["documents"] for one in found.values())
-    kinds = []
-    for kind, reason in (("exact", Reason.DUPLICATE_EXACT), ("near", Reason.DUPLICATE_NEAR)):
-        sizes = added(one["clusters"][kind] for one in found.values())
-        peak = max(sizes, default=0)
-        members = sum(one["clustered"][kind] for one in found.values())
-        largest = [{"source": source, **one} for source, mine in found.items() for one in mine["largest"][kind]]
-        kinds.append(
-            {
-                "kind": kind,
-                "clusters": sum(sizes),
-                "members": members,
-                "share": share(members, documents),
-                "spare": members - sum(sizes),
-                "rows": [
-                    (_sizes(i), count, svg.bar([(f"s-{stage_of(reason)}", count, "")], peak))
-                    for i, count in enumerate(sizes)
-                    if count
-                ],
-                "largest": _first(largest, detail),
-            }
-        )
-    return kinds
-
-
-def _sizes(i: int) -> str:
-    return f"{2**i:,} to {2 ** (i + 1) - 1:,}"
-
-
-def hosts(stats: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """The hosts with the most documents; `others` is not 0 where the counts are lower bounds."""
-    found = [one["hosts"] for one in stats["sources"].values() if one]
-    largest = summed(one["largest"] for one in found)
-    ordered = sorted(largest.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    peak = max(largest.values(), default=0)
-    return {
-        "rows": [(host, count, svg.bar([("k", count, "")], peak)) for host, count in ordered],
-        "named": len(largest),
-        "others": sum(one["others"] for one in found),
-        "without": sum(one["without"] for one in found),
-    }
 
 
 # -- sums ---------------------------------------------------------------------------------------------------------------------

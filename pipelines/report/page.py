@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.report import figures, words
+from pipelines.report import distributions, figures, words
 from pipelines.report.figures import Detail
 from pipelines.schema import TRAIN, VALIDATION
 
@@ -67,13 +67,13 @@ def draw_with(stats: dict[str, Any], detail: Detail) -> str:
         alarms_shown=12,
         rejects=figures.rejects(stats, detail),
         reasons={variant: figures.reasons(stats, variant, detail) for variant in variants},
-        lengths={variant: figures.lengths(stats, variant) for variant in variants},
-        languages={variant: figures.languages(stats, variant, detail.languages) for variant in variants},
-        quality={variant: figures.quality(stats, variant, detail.charts) for variant in drawing},
-        draws=figures.draws(stats, variants),
-        classifier=figures.classifier(stats),
-        duplicates=figures.duplicates(stats, detail),
-        hosts=figures.hosts(stats, detail.hosts),
+        lengths={variant: distributions.lengths(stats, variant) for variant in variants},
+        languages={variant: distributions.languages(stats, variant, detail.languages) for variant in variants},
+        quality={variant: distributions.quality(stats, variant, detail.charts) for variant in drawing},
+        draws=distributions.draws(stats, variants),
+        classifier=distributions.classifier(stats),
+        duplicates=distributions.duplicates(stats, detail),
+        hosts=distributions.hosts(stats, detail.hosts),
         recipe=recipe[: detail.recipe],
         recipe_cut=len(recipe) > detail.recipe,
     )

@@ -134,7 +134,7 @@ def _profile(signals: pa.Table, chosen: np.ndarray) -> dict[str, Any]:
 
 def _log_histogram(values: np.ndarray, bins: int) -> list[int]:
     exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1  # floor(log2), exact
-    return np.bincount(np.minimum(exponents, bins - 1), minlength=bins).tolist()  # type: ignore[no-any-return]
+    return np.bincount(np.minimum(exponents, bins - 1), minlength=bins).tolist()
 
 
 def _heads(own: np.ndarray, clusters: pa.Table, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +197,7 @@ def _samples(store: Store, part: Part, places: Sequence[int]) -> dict[int, dict[
 
 def merge(left: Statistics, right: Statistics) -> Statistics:
     """Sums integers, lists by position and mappings by key; of documents shown, the first by `order` and doc_id stay."""
-    return _merge(left, right)  # type: ignore[no-any-return]
+    return _merge(left, right)
 
 
 def _merge(left: Any, right: Any) -> Any:

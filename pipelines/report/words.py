@@ -61,6 +61,8 @@ def verdict_of_auc(one: Mapping[str, Any]) -> str:
     """What an AUC with its interval says, in words."""
     if one["auc"] is None:
         return "not measured: one side has no document"
+    if one["high"] < 0.5:
+        return "worse than a guess: it takes these curated texts for web text"
     if one["low"] <= 0.5:
         return "not shown to be better than a guess"
     steps = ((0.95, "almost always right"), (0.85, "mostly right"), (0.7, "right more often than not"))

@@ -4,22 +4,35 @@ FastWARC reads WARC fast, but hands out a record that was cut short as if it wer
 swallow the records behind it, and knows no ARC. So the frame of a record (where it starts and ends) is read here, and what is
 in it (HTTP header, chunks, encodings) is left to FastWARC.
 
-A record whose promised length does not lead to a record's end is `truncated`; reading goes on at the next line that begins a
-record, inside the swallowed bytes if it stands there.
+A length is believed if it leads to the beginning of a record or to the end of the input, line breaks aside. A record whose
+length does not is `truncated`, and reading goes on at the next line that begins a record, which may stand inside of what the
+length spans. A block over the limit is passed over without being kept; since nothing can be read again, it also ends where a
+record begins inside of it.
+
+Bytes are looked at where they lie and taken when it is known what they are, so time is linear in the input, whatever lengths it
+claims.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.reading import Readable
+from pipelines.reading import CorruptInput, Readable
 
 _BLOCK = 1 << 20
 _MAX_HEADER = 1 << 16
-_NEXT = re.compile(rb"(?:^|\r?\n)(?=WARC/1\.[01]\r?\n)")
-_ARC_LINE = re.compile(rb"^(\S+) (\S+) (\d{8,14}) (\S+)(?: \S+)*? (\d+)\r?$")
+_MAX_BREAKS = 1 << 12  # line breaks between two records
+_BREAKS = re.compile(rb"[\r\n]*")
+
+# A header ends with an empty line. One that the header of another record cuts short has no end.
+_HEADER_END = re.compile(rb"\n(?:\r?\n|(?=WARC/\d\.\d{1,4}\r?\n))")
+_WARC_HEAD = re.compile(rb"WARC/\d\.\d{1,4}\r?\n[A-Za-z][A-Za-z-]{0,63}:")
+_ARC_HEAD = re.compile(rb"(\S{1,8000}) (\S{1,64}) (\d{8,14}) (\S{1,1000})(?: \S{1,1000}){0,8}? (\d{1,18})\r?\n")
+_NEXT_WARC = re.compile(rb"\n" + _WARC_HEAD.pattern)
+_NEXT_ARC = re.compile(rb"\n(?=(?:https?|ftp|dns|whois|filedesc):)" + _ARC_HEAD.pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,143 +45,170 @@ class Frame:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How records of one of the two formats begin."""
+
+    head: re.Pattern[bytes]
+    next: re.Pattern[bytes]  # a head at the beginning of a later line
+    mark: re.Pattern[bytes]  # what a record, be it malformed, begins with where one is due
+    longest: int  # bytes that a head may have
+
+
+_WARC = _Kind(_WARC_HEAD, _NEXT_WARC, re.compile(rb"WARC/"), 128)
+_ARC = _Kind(_ARC_HEAD, _NEXT_ARC, re.compile(rb"(?:https?|ftp|dns|whois|filedesc):"), 20_000)
+
+
 class _Buffer:
-    """Bytes of a stream that can be looked at before they are taken."""
+    """Bytes of a stream that can be looked at before they are taken. Damage in the stream waits until they are all taken."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self.held = bytearray()
+        self.damage: CorruptInput | None = None
         self._ended = False
 
     def fill(self, size: int) -> bool:
         """Holds at least `size` bytes, if the stream has them."""
         while len(self.held) < size and not self._ended:
-            block = self._stream.read(_BLOCK)
+            try:
+                block = self._stream.read(_BLOCK)
+            except CorruptInput as error:
+                self.damage, block = error, b""
             self._ended = not block
             self.held += block
         return len(self.held) >= size
 
     def take(self, size: int) -> bytes:
-        self.fill(size)
-        data = bytes(self.held[:size])
+        with memoryview(self.held) as view:
+            data = bytes(view[:size])
         del self.held[:size]
         return data
 
-    def skip(self, size: int) -> int:
-        """Passes over up to `size` bytes without keeping them; returns how many there were."""
-        left = size
-        while left:
-            if not self.held and not self.fill(1):
-                break
-            passed = min(left, len(self.held))
-            del self.held[:passed]
-            left -= passed
-        return size - left
+    def skip_breaks(self) -> None:
+        while self.fill(1):
+            breaks = _BREAKS.match(self.held)
+            assert breaks is not None
+            size = breaks.end()
+            if not size:
+                return
+            del self.held[:size]
 
-    def line(self) -> bytes | None:
-        """The next line with its newline; None at the end, and where it is longer than any header may be."""
-        size = 0
-        while (stop := self.held.find(b"\n", max(size - 1, 0))) < 0:
-            size = len(self.held)
-            if size > _MAX_HEADER:
-                return None
-            if not self.fill(size + 1):
-                return self.take(size) if size else None
-        return self.take(stop + 1)
+    def skip_to(self, kind: _Kind, size: int = sys.maxsize, here: bool = False) -> tuple[int, bool]:
+        """Passes over everything up to the next line that begins a record, but no more than `size` bytes.
+
+        Returns how many bytes were passed over, and whether a record begins behind them. `here`: it may begin at once.
+        """
+        passed = 0
+        if here and self.fill(1) and kind.head.match(self.held):
+            return passed, True
+        while True:
+            more = self.fill(2 * kind.longest)
+            found = kind.next.search(self.held, 0, min(size - passed + kind.longest, len(self.held)))
+            if found and passed + found.start() + 1 < size:
+                place = found.start() + 1
+                del self.held[:place]
+                return passed + place, True
+            # What could be the beginning of a head has to stay until the rest of it is seen.
+            sure = min(len(self.held) - (kind.longest if more else 0), size - passed)
+            del self.held[:sure]
+            passed += sure
+            if passed == size or not more:
+                return passed, False
 
 
 def frames(stream: Readable, limit: int) -> Iterator[Frame]:
-    """Every record of a WARC or ARC stream. Holds at most one record of `limit` bytes and a block."""
+    """Every record of a WARC or ARC stream. Holds at most one record of `limit` bytes and a block.
+
+    CorruptInput follows after the last record that stands whole before the damage.
+    """
     buffer = _Buffer(stream)
+    kind = None
     while True:
-        while buffer.fill(1) and buffer.held[:1] in (b"\r", b"\n"):
-            buffer.skip(1)
+        buffer.skip_breaks()
         if not buffer.fill(1):
+            if buffer.damage is not None:
+                raise buffer.damage
             return
-        line = buffer.line()
-        if line is not None and line.startswith(b"WARC/"):
-            yield _warc(buffer, limit)
-        elif line is not None and (match := _ARC_LINE.match(line.rstrip(b"\n"))):
-            yield _arc(buffer, match, limit)
-        else:
-            _resynchronise(buffer)
-            yield Frame({}, b"", "malformed", "no record begins here")
+        buffer.fill(_MAX_HEADER)
+        if kind is None:
+            kind = _ARC if _ARC_HEAD.match(buffer.held) else _WARC
+        frame = _warc(buffer, limit) if kind is _WARC else _arc(buffer, limit)
+        if frame is not None:
+            yield frame
 
 
-def _warc(buffer: _Buffer, limit: int) -> Frame:
-    fields: dict[str, str] = {}
-    size = 0
-    name = ""
-    while True:
-        line = buffer.line()
-        size += len(line or b"")
-        if line is None or size > _MAX_HEADER:
-            _resynchronise(buffer)
-            return Frame(fields, b"", "malformed", "the header does not end")
-        if not line.strip():
-            break
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
-        if text[0] in " \t" and name:
-            fields[name] += " " + text.strip()
-            continue
-        name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        if colon:
-            fields[name] = value.strip()
+def _warc(buffer: _Buffer, limit: int) -> Frame | None:
+    """The WARC record that begins here; None for one that is cut short by damage in the stream."""
+    if not buffer.held.startswith(b"WARC/"):
+        return _lost(buffer, _WARC, "malformed", "no record begins here")
+    end = _HEADER_END.search(buffer.held, 0, _MAX_HEADER)
+    if end is None or end.end() == end.start() + 1:
+        cut = end is None and len(buffer.held) < _MAX_HEADER
+        return _lost(buffer, _WARC, "truncated" if cut else "malformed", "the header does not end")
+    fields = _fields(buffer.take(end.end()))
     length = fields.get("content-length", "")
     if not length.isascii() or not length.isdigit() or len(length) > 18:
-        _resynchronise(buffer)
-        return Frame(fields, b"", "malformed", f"Content-Length is {length[:30]!r}")
-    return _block(buffer, fields, int(length), limit)
+        return _lost(buffer, _WARC, "malformed", f"Content-Length is {length[:30]!r}", here=True)
+    return _block(buffer, _WARC, fields, int(length), limit)
 
 
-def _block(buffer: _Buffer, fields: dict[str, str], length: int, limit: int) -> Frame:
-    if length > limit:
-        passed = buffer.skip(length)
-        if passed < length:
-            return Frame(fields, b"", "truncated", f"{passed} of {length} bytes")
-        return Frame(fields, b"", "too_large", f"{length} bytes")
-    block = buffer.take(length)
-    if len(block) < length:
-        return _short(buffer, fields, block, length)
-    buffer.fill(4)
-    if buffer.held and not buffer.held.startswith((b"\r\n", b"\n")):
-        return _short(buffer, fields, block, length)
-    return Frame(fields, block)
+def _fields(header: bytes) -> dict[str, str]:
+    """Names in lower case to values; the first line is the version, lines without a colon are passed over."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in header.decode("utf-8", "replace").split("\n")[1:]:
+        if line[:1] in (" ", "\t"):
+            if name:
+                fields[name] += " " + line.strip()
+            continue
+        name, colon, value = line.partition(":")
+        name = name.strip().lower() if colon else ""
+        if name:
+            fields[name] = value.strip()
+    return fields
 
 
-def _short(buffer: _Buffer, fields: dict[str, str], block: bytes, length: int) -> Frame:
-    """The promised length does not end at a record's end: go on at the next record, which may lie inside the block."""
-    found = _NEXT.search(block)
-    if found:
-        buffer.held[:0] = block[found.end() :]
-        return Frame(fields, b"", "truncated", f"{found.start()} of {length} bytes")
-    _resynchronise(buffer)
-    return Frame(fields, b"", "truncated", f"not the {length} bytes that it promises")
-
-
-def _resynchronise(buffer: _Buffer) -> None:
-    """Passes over everything up to the next line that begins a WARC record, or to the end."""
-    while True:
-        found = _NEXT.search(buffer.held)
-        if found:
-            del buffer.held[: found.end()]
-            return
-        keep = min(len(buffer.held), 16)
-        del buffer.held[: len(buffer.held) - keep]
-        if not buffer.fill(keep + 1):
-            del buffer.held[:]
-            return
-
-
-def _arc(buffer: _Buffer, match: re.Match[bytes], limit: int) -> Frame:
-    url, _, date, kind, length = (part.decode("utf-8", "replace") for part in match.groups())
+def _arc(buffer: _Buffer, limit: int) -> Frame | None:
+    match = _ARC_HEAD.match(buffer.held)
+    if match is None:
+        return _lost(buffer, _ARC, "malformed", "no record begins here")
+    url, _, date, media, length = (part.decode("utf-8", "replace") for part in match.groups())
+    buffer.take(match.end())
     described, http = url.startswith("filedesc:"), url.startswith(("http:", "https:"))
     fields = {
         "warc-type": "warcinfo" if described else "response" if http else "resource",
         "warc-target-uri": url,
         "warc-date": date,
-        "content-type": "application/http; msgtype=response" if http else kind,
+        "content-type": "application/http; msgtype=response" if http else media,
         "content-length": length,
     }
-    return _block(buffer, fields, int(length), limit)
+    return _block(buffer, _ARC, fields, int(length), limit)
+
+
+def _block(buffer: _Buffer, kind: _Kind, fields: dict[str, str], length: int, limit: int) -> Frame | None:
+    if length > limit:
+        passed, found = buffer.skip_to(kind, length, here=True)
+        if found:
+            return Frame(fields, b"", "truncated", f"{passed} of {length} bytes")
+        if passed == length and _ends(buffer, kind, 0):
+            return Frame(fields, b"", "too_large", f"{length} bytes")
+    elif buffer.fill(length) and _ends(buffer, kind, length):
+        return Frame(fields, buffer.take(length))
+    return _lost(buffer, kind, "truncated", f"not the {length} bytes that it promises", here=True)
+
+
+def _ends(buffer: _Buffer, kind: _Kind, place: int) -> bool:
+    """Whether nothing but line breaks stands between `place` and the next record, or the end."""
+    buffer.fill(place + _MAX_BREAKS + kind.longest)
+    breaks = _BREAKS.match(buffer.held, place, place + _MAX_BREAKS)
+    assert breaks is not None
+    return breaks.end() == len(buffer.held) or kind.mark.match(buffer.held, breaks.end()) is not None
+
+
+def _lost(buffer: _Buffer, kind: _Kind, fault: str, detail: str, here: bool = False) -> Frame | None:
+    """A record without a known end: goes on at the next one. `here`: its header was taken, the next may begin at once."""
+    _, found = buffer.skip_to(kind, here=here)
+    if not found and buffer.damage is not None:
+        return None  # the damage says it
+    return Frame({}, b"", fault, detail)

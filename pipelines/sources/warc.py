@@ -3,7 +3,7 @@
 | what stands there                                              | what becomes of it                                 |
 |----------------------------------------------------------------|----------------------------------------------------|
 | `response` or `resource` of HTML, XHTML or plain text          | a document: the main content (`html`)              |
-| WET `conversion`                                               | a document: its text as it stands                  |
+| WET `conversion` of plain text                                 | a document: its text as it stands                  |
 | warcinfo, request, metadata, revisit, ...                      | reject `not_a_response`                            |
 | a response with another status than 200                        | `http_status`                                      |
 | another media type                                             | `not_text`                                         |
@@ -19,24 +19,30 @@ record's id, title the page's.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.reading import CorruptInput, decompressed, open_input
-from pipelines.records import Input, Limits, Record, Reject, Span
+from pipelines.reading import CorruptInput, Readable, decompressed, open_input
+from pipelines.records import Input, Limits, Record, Reject, Span, short
 from pipelines.schema import RejectReason
 from pipelines.sources import SourceOptions
 from pipelines.sources.framing import Frame, frames
 from pipelines.sources.html import TooDeep, decode, main_text
 
+_BLOCK = 1 << 20
 _HTML = frozenset(["text/html", "application/xhtml+xml"])
-_PLAIN = frozenset(["text/plain"])
+_TEXT = _HTML | {"text/plain"}
 _FAULTS = {
     "too_large": RejectReason.TOO_LARGE,
     "truncated": RejectReason.TRUNCATED_RECORD,
     "malformed": RejectReason.MALFORMED_RECORD,
 }
+# What no text begins with: a control character soon, as in compressed bytes, or the length of a chunk.
+_ENCODED = re.compile(rb"[^\x00-\x08\x0e-\x1a\x1c-\x1f]{0,512}[\x00-\x08\x0e-\x1a\x1c-\x1f]|[0-9a-fA-F]{1,8}[ \t]*\r?\n")
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
+_ARC_LINE = re.compile(rb"\S+:\S* \S+ \d{14} \S+(?: \S+)*? (\d{1,18})\r?\n")
 _ARC_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)")
 
 
@@ -76,11 +82,10 @@ def _judged(locator: str, frame: Frame, limits: Limits) -> Record | Reject:
     if frame.fault:
         return Reject(locator, _FAULTS[frame.fault], frame.detail)
     kind = frame.fields.get("warc-type", "").lower()
-    if kind == "conversion":
-        return _record(locator, frame, decode(frame.block, "utf-8"), None)
-    if kind not in ("response", "resource"):
-        return Reject(locator, RejectReason.NOT_A_RESPONSE, kind)
-    media, charset, content = _media(frame.fields.get("content-type", "")), None, frame.block
+    if kind not in ("response", "resource", "conversion"):
+        return Reject(locator, RejectReason.NOT_A_RESPONSE, short(kind))
+    stated = frame.fields.get("content-type", "")
+    media, charset, content = _media(stated), _charset(stated), frame.block
     if media == "application/http":
         status, media, charset, payload = _http(frame, limits.record_bytes)
         if payload is None:
@@ -88,10 +93,12 @@ def _judged(locator: str, frame: Frame, limits: Limits) -> Record | Reject:
         if status != 200:
             return Reject(locator, RejectReason.HTTP_STATUS, str(status))
         content = payload
-    if media not in _HTML and media not in _PLAIN:
-        return Reject(locator, RejectReason.NOT_TEXT, media or "no media type")
+    if media not in _TEXT:
+        return Reject(locator, RejectReason.NOT_TEXT, short(media) or "no media type")
     if len(content) > limits.record_bytes:
         return Reject(locator, RejectReason.TOO_LARGE, f"over {limits.record_bytes} bytes when decoded")
+    if kind == "conversion":
+        charset = "utf-8"
     text, title = decode(content, charset), None
     if media in _HTML:
         try:
@@ -110,11 +117,14 @@ def _http(frame: Frame, limit: int) -> tuple[int | None, str, str | None, bytes 
             record.parse_http(auto_decode=auto_decode, quirks_mode=True)
             headers = record.http_headers
             if headers is None or headers.status_code is None:
-                return None, "", None, None
+                break
             payload = record.reader.read(limit + 1)
-            return headers.status_code, _media(record.http_content_type or ""), record.http_charset, payload
         except OSError:
             continue
+        media = _media(record.http_content_type or "")
+        if auto_decode != "all" and media in _TEXT and _ENCODED.match(payload):
+            break
+        return headers.status_code, media, record.http_charset, payload
     return None, "", None, None
 
 
@@ -127,6 +137,11 @@ def _http_record(block: bytes) -> Any:
 
 def _media(content_type: str) -> str:
     return content_type.split(";")[0].strip().lower()
+
+
+def _charset(content_type: str) -> str | None:
+    found = _CHARSET.search(content_type)
+    return found[1] if found else None
 
 
 def _record(locator: str, frame: Frame, text: str, title: str | None) -> Record:
@@ -142,30 +157,41 @@ def count(source_input: Input, options: SourceOptions) -> int:
     """Records as FastWARC counts them; ARC by its header lines. Exact for archives without damage."""
     from fastwarc.warc import ArchiveIterator, any_type
 
-    with open_input(source_input.url) as raw:
-        head = decompressed(raw).read(64)
     found = 0
     with open_input(source_input.url) as raw:
-        if head[:512].lstrip().startswith(b"filedesc:"):
-            return _count_arc(raw)
         try:
+            if decompressed(raw).read(_BLOCK).lstrip().startswith(b"filedesc:"):
+                return _count_arc(io.BufferedReader(_Raw(decompressed(raw)), _BLOCK))
+            raw.seek(0)
             for _ in ArchiveIterator(raw, record_types=any_type, parse_http=False):
                 found += 1
-        except OSError:
+        except (CorruptInput, OSError):
             found += 1
     return found
 
 
-def _count_arc(raw: Any) -> int:
-    content, stream = bytearray(), decompressed(raw)
-    try:
-        while block := stream.read(1 << 20):
-            content += block
-    except CorruptInput:
-        content += b"\n"
-    line = rb"(?m)^(?:filedesc|https?|dns):\S* \S+ \d{14} \S+(?: \S+)*? (\d+)\r?$"
-    at = found = 0
-    while match := re.compile(line).search(content, at):
-        found += 1
-        at = match.end() + 1 + int(match[1])
+def _count_arc(stream: io.BufferedReader) -> int:
+    found = 0
+    while line := stream.readline(1 << 16):
+        if match := _ARC_LINE.fullmatch(line):
+            found += 1
+            left = int(match[1])
+            while left and (skipped := len(stream.read(min(left, _BLOCK)))):
+                left -= skipped
     return found
+
+
+class _Raw(io.RawIOBase):
+    """A `Readable` as Python's own streams want it."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream, self._held = stream, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        self._held = self._held or self._stream.read(len(target))
+        data, self._held = self._held[: len(target)], self._held[len(target) :]
+        target[: len(data)] = data
+        return len(data)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import figures, words
+from pipelines.report import distributions, figures, words
 from pipelines.report.page import LEVELS, LIMIT, draw, draw_with
 from pipelines.schema import KEEP, Reason, RejectReason, Stage, stage_of
 from quality.rules import FAMILIES
@@ -59,7 +59,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "dropped_paragraphs": 7 * scale,
         "hosts": {"largest": {f"{text}{n}.example": scale for n in range(30)}, "others": 0, "without": 1},
         "clusters": {kind: [0, 4 * scale] + [0] * 22 for kind in ("exact", "near")},
-        "clustered": {kind: 9 * scale for kind in ("exact", "near")},
+        "clustered": dict.fromkeys(("exact", "near"), 9 * scale),
         "largest": {kind: [{**sample, "size": 3}] for kind in ("exact", "near")},
         "all": profile,
         "variants": {
@@ -86,7 +86,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
             "sources": dict.fromkeys(sources, account),
             "variants": {variant: dict.fromkeys(sources, decided) for variant in variants},
         },
-        "inputs": dict.fromkeys(sources, {"files": 2, "bytes": 12345}),
+        "inputs": {source: {"files": 2, "bytes": 12345} for source in sources},
         "rejects": {source: {"not_text": [{"locator": text, "detail": text, "count": 4}]} for source in sources},
         "sources": dict.fromkeys(sources, one),
         "draws": {variant: {"default": draw_of} for variant in variants},
@@ -97,6 +97,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "classifier": {
             "metrics": {
                 "l2": 1e-5,
+                "converged": True,
                 "held_out_slice": auc,
                 "leave_one_source_out": measured,
                 "judged_only": [],
@@ -290,7 +291,7 @@ def test_the_alarm_stands_on_the_page_before_the_numbers():
 
 
 def test_keep_rates_are_shown_as_asked_expected_and_got():
-    (row, _) = figures.draws(stats(), ["unfiltered", "filtered"])
+    (row, _) = distributions.draws(stats(), ["unfiltered", "filtered"])
     assert (row["asked"], row["expected"], row["got"]) == ("30.00%", "30.00%", "29.00%")
     assert row["law"] == "Pareto draw, alpha 9, scores moved by +1.50 on the logit scale"
     text = _Page(draw(stats())).text
@@ -326,6 +327,7 @@ def test_every_stage_has_a_colour_of_its_own():
 @pytest.mark.parametrize(
     ("auc", "low", "documents", "said"),
     [
+        (0.3, 0.2, 500, "worse than a guess: it takes these curated texts for web text"),
         (0.99, 0.98, 500, "almost always right"),
         (0.9, 0.8, 500, "mostly right"),
         (0.75, 0.7, 500, "right more often than not"),
@@ -336,7 +338,7 @@ def test_every_stage_has_a_colour_of_its_own():
     ],
 )
 def test_an_auc_is_said_in_words(auc, low, documents, said):
-    one = {"auc": auc, "low": low, "high": 1.0, "curated_documents": documents, "web_documents": 500}
+    one = {"auc": auc, "low": low, "high": auc and 2 * auc - low, "curated_documents": documents, "web_documents": 500}
     assert words.verdict_of_auc(one) == said
 
 

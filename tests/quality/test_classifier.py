@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipelines.errors import UserError
 from quality import classifier, classifier_fit
-from quality.classifier import Scorer
+from quality.classifier import Classifier, Scorer
 from quality.classifier_fit import Example, FitSettings, auc, features, fit
 from quality.classifier_kernel import TEXT_CAP, features_reference
 from tests.corpus import prose
@@ -34,6 +35,32 @@ def _sets(texts, bits=BITS):
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=120), min_size=1, max_size=3))
 def test_features_are_those_of_plain_python(texts):
     assert _sets(texts) == [set(features_reference(text.encode(), BITS)) for text in texts]
+
+
+def test_features_stand_in_the_order_of_their_first_occurrence():
+    """Sums follow this order, so the last bits of a margin do too."""
+    texts = ["b a b  a\tc", "été \x1c ÉTÉ a\u00a0b", "", prose("one", True)]
+    rows = features(_texts(texts), BITS)
+    for text, found in zip(texts, np.split(rows.indices, rows.indptr[1:-1]), strict=True):
+        assert found.tolist() == list(features_reference(text.encode(), BITS))
+
+
+def test_features_of_real_texts(real_data):
+    """200 pages of OpenWebText."""
+    with gzip.open(real_data / "web" / "openwebtext-1000.jsonl.gz", "rt") as file:
+        texts = [json.loads(line)["text"] for _, line in zip(range(200), file, strict=False)]
+    assert _sets(texts, 20) == [set(features_reference(text.encode(), 20)) for text in texts]
+
+
+@pytest.mark.parametrize("text", ["a" * TEXT_CAP, "b c " * (TEXT_CAP // 4)])
+def test_a_text_at_the_cap(text):
+    """One word, words that repeat, 2,500 words that do not: a Scorer sums the weights of what plain Python finds."""
+    bits, texts = 20, [text, " ".join(map(chr, range(0x4E00, 0x4E00 + TEXT_CAP))), text]
+    weights = np.random.default_rng(1).normal(size=1 << bits).astype(np.float32)
+    scored = Scorer(Classifier(weights, 0.5, 1.0, 0.0, {})).margins(_texts(texts))
+    for text, margin in zip(texts, scored, strict=True):
+        found = list(features_reference(text.encode(), bits))
+        assert margin == pytest.approx(0.5 + weights[found].sum(dtype=np.float64) / np.sqrt(len(found)))
 
 
 def test_only_the_first_bytes_count():
@@ -132,6 +159,19 @@ def test_an_artefact_is_read_back_as_it_was(fitted):
         (lambda f: {**f, "quality.safetensors": f["quality.safetensors"][:-9]}, "quality.safetensors: not the weights"),
         (lambda f: {**f, "quality.json": _changed(f, bits=13)}, "quality.safetensors: float32"),
         (lambda f: {**f, "quality.json": _changed(f, format=2)}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": _changed(f, bits="14")}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": _changed(f, bits=10**9)}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": _changed(f, bits=-1)}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": _changed(f, slope=float("nan"))}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": _changed(f, bias=10**400)}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": b"[" * 100_000}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": b"[]"}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {**f, "quality.json": b"\xff"}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {"quality.safetensors": f["quality.safetensors"]}, "quality.json: not a quality classifier of format 1"),
+        (lambda f: {"quality.json": f["quality.json"]}, "quality.safetensors: not the weights of a quality classifier"),
+        (lambda f: {**f, "quality.safetensors": b""}, "quality.safetensors: not the weights of a quality classifier"),
+        (lambda f: {**f, "quality.safetensors": _weights(np.float32([np.nan] * (1 << 14)))}, "quality.safetensors: holds weights"),
+        (lambda f: {**f, "quality.safetensors": _weights(np.zeros(1 << 14))}, "quality.safetensors: float64"),
     ],
 )
 def test_damaged_artefacts_are_one_line_errors(fitted, damage, message):
@@ -143,3 +183,9 @@ def test_damaged_artefacts_are_one_line_errors(fitted, damage, message):
 
 def _changed(files, **values):
     return json.dumps({**json.loads(files["quality.json"]), **values}).encode()
+
+
+def _weights(values):
+    import safetensors.numpy
+
+    return safetensors.numpy.save({"weights": values})

@@ -71,3 +71,21 @@ def test_features_that_never_occur_weigh_nothing():
     absent = np.setdiff1d(np.arange(SIZE), rows.indices)
     assert len(absent) > 50
     assert (found.point[absent] == 0).all()
+
+
+def test_running_out_of_iterations_is_reported(monkeypatch):
+    rows, signs, shares = _problem(6)
+    assert logistic.fit(rows, signs, shares, 1e-4, SIZE).converged
+    monkeypatch.setattr(logistic, "_MAX_ITERATIONS", 3)
+    cut = logistic.fit(rows, signs, shares, 1e-4, SIZE)
+    assert (cut.iterations, cut.converged) == (3, False)
+
+
+def test_taken_rows_are_those_rows():
+    rows, _, _ = _problem(7, 20)
+    chosen = np.array([4, 4, 0, 19])
+    taken = rows.take(chosen)
+    parts = np.split(rows.indices, rows.indptr[1:-1])
+    assert [part.tolist() for part in np.split(taken.indices, taken.indptr[1:-1])] == [parts[i].tolist() for i in chosen]
+    assert taken.scale.tolist() == rows.scale[chosen].tolist()
+    assert len(rows.take(np.array([], np.int64))) == 0

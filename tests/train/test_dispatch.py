@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError
 from tests.train.models import moe, normal, relative
 from train import dispatch
+from train.grouped import grouped_mm
 from train.moe import Experts
 
 FAST = ["grouped", "padded"]
@@ -83,7 +84,7 @@ def test_the_oracle_is_a_loop_over_tokens(name):
 def test_grouped_products_are_a_loop_of_products(sizes, seed):
     """Reference: x[group] @ w[group].T, and torch's gradients of that."""
     x, w = normal(sum(sizes), 8, seed=seed).requires_grad_(), normal(len(sizes), 12, 8, seed=seed + 1).requires_grad_()
-    got = dispatch.grouped_mm(x, w, torch.tensor(sizes).cumsum(0).to(torch.int32))
+    got = grouped_mm(x, w, torch.tensor(sizes).cumsum(0).to(torch.int32))
     wanted = torch.cat([rows @ one.T for rows, one in zip(x.split(sizes), w, strict=True)])
     scale = normal(*wanted.shape, seed=seed + 2)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
@@ -97,9 +98,9 @@ def test_grouped_products_are_a_loop_of_products(sizes, seed):
 def test_a_rows_bits_do_not_depend_on_its_groups_size(dtype):
     """The reference is the row in a group of 64; torch's own product differs for groups of 1 to 3 rows in float32."""
     x, w = normal(64, 128).to(dtype), normal(2, 48, 128, seed=1).to(dtype)
-    many = dispatch.grouped_mm(x, w, torch.tensor([64, 64], dtype=torch.int32))
+    many = grouped_mm(x, w, torch.tensor([64, 64], dtype=torch.int32))
     for rows in range(1, 9):
-        few = dispatch.grouped_mm(x[:rows], w, torch.tensor([rows, rows], dtype=torch.int32))
+        few = grouped_mm(x[:rows], w, torch.tensor([rows, rows], dtype=torch.int32))
         assert torch.equal(few, many[:rows])
 
 
@@ -107,4 +108,4 @@ def test_a_rows_bits_do_not_depend_on_its_groups_size(dtype):
 def test_a_width_that_grouped_products_cannot_take_is_an_error_of_one_line(dtype, width, step):
     offsets = torch.tensor([4], dtype=torch.int32)
     with pytest.raises(UserError, match=f"width {width}: grouped multiplication in .* needs multiples of {step}; choose"):
-        dispatch.grouped_mm(torch.zeros(4, 8, dtype=dtype), torch.zeros(1, width, 8, dtype=dtype), offsets)
+        grouped_mm(torch.zeros(4, 8, dtype=dtype), torch.zeros(1, width, 8, dtype=dtype), offsets)
