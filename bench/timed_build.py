@@ -38,7 +38,7 @@ def _timed(work: Any) -> Any:
                 _add(time.thread_time() - started)
             yield item
 
-    def call(*arguments: Any, **named: Any) -> Any:
+    def call(*arguments, **named):  # without types: Beam takes those of a DoFn for its own
         started = time.thread_time()
         result = work(*arguments, **named)
         _add(time.thread_time() - started)
