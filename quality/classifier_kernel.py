@@ -7,6 +7,8 @@ first `TEXT_CAP` bytes of a text count, so that length is no feature. `features_
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quality.text import fold, kernel, mix
@@ -18,7 +20,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @kernel
-def _is_blank(byte: np.uint8) -> bool:
+def _is_blank(byte: np.uint8) -> Any:
     return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
 
 

@@ -242,7 +242,7 @@ def python_classes() -> np.ndarray:
 
 
 @kernel
-def decode(data: np.ndarray, at: int) -> tuple[int, int]:
+def decode(data: np.ndarray, at: int) -> tuple[Any, int]:
     """(code point, width in bytes) of the UTF-8 character that begins at `at`; the text must be valid."""
     lead = np.int64(data[at])
     if lead < 0x80:

@@ -43,7 +43,7 @@ FORMATS: dict[str, tuple[str, bool]] = {
 
 def reader(name: str) -> Reader:
     """The reader of a format."""
-    return import_module(f"pipelines.sources.{FORMATS[name][0]}").read  # type: ignore[no-any-return]
+    return import_module(f"pipelines.sources.{FORMATS[name][0]}").read
 
 
 def count_records(name: str, source_input: Input, options: SourceOptions) -> int:
@@ -55,7 +55,7 @@ def scan(url: str, name: str, target_bytes: int) -> tuple[int, str, tuple[Span, 
     """(size, sha256, spans) of an input; spans are empty where it is read as a whole."""
     module, splittable = FORMATS[name]
     if name == "datasets":
-        return import_module(f"pipelines.sources.{module}").scan(url)  # type: ignore[no-any-return]
+        return import_module(f"pipelines.sources.{module}").scan(url)
     size, digest = _identity(url)
     if not splittable or size <= target_bytes:
         return size, digest, ()

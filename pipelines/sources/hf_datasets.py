@@ -24,7 +24,7 @@ from pipelines.errors import UserError
 from pipelines.records import Input, Limits, Record, Reject, Span
 from pipelines.schema import RejectReason
 from pipelines.sources import SourceOptions
-from pipelines.sources.jsonl import field
+from pipelines.sources.jsonl import record_of
 
 _HUB = "hf://"
 
@@ -67,21 +67,10 @@ def _local(url: str) -> str:
 
 
 def _record(locator: str, row: dict[str, Any], options: SourceOptions, limits: Limits) -> Record | Reject:
-    text = field(row, options.text)
-    if text is None:
-        return Reject(locator, RejectReason.MISSING_TEXT, f"no {options.text!r}")
-    if not isinstance(text, str):
-        return Reject(locator, RejectReason.TEXT_NOT_STRING, f"{options.text!r} is a {type(text).__name__}")
-    if len(text.encode("utf-8", "surrogatepass")) > limits.record_bytes:
+    found = record_of(locator, row, options)
+    if isinstance(found, Record) and len(found.text.encode("utf-8", "surrogatepass")) > limits.record_bytes:
         return Reject(locator, RejectReason.TOO_LARGE, f"over {limits.record_bytes} bytes")
-    source_id = field(row, options.id)
-    others = (field(row, name) for name in (options.url, options.title, options.date, options.license))
-    return Record(
-        locator,
-        text,
-        str(source_id) if isinstance(source_id, str | int) and not isinstance(source_id, bool) else None,
-        *(value if isinstance(value, str) else None for value in others),
-    )
+    return found
 
 
 def _corrupt(locator: str, error: Exception) -> Reject:

@@ -65,6 +65,11 @@ def _record(locator: str, line: bytes | OversizedLine, options: SourceOptions) -
         return _malformed(locator, line, error)
     if not isinstance(found, dict):
         return Reject(locator, RejectReason.MALFORMED_JSON, f"a {type(found).__name__}, not an object")
+    return record_of(locator, found, options)
+
+
+def record_of(locator: str, found: dict[str, Any], options: SourceOptions) -> Record | Reject:
+    """The record in a row of named values."""
     text = field(found, options.text)
     if text is None:
         return Reject(locator, RejectReason.MISSING_TEXT, f"no {options.text!r}")
@@ -75,7 +80,10 @@ def _record(locator: str, line: bytes | OversizedLine, options: SourceOptions) -
         locator,
         text,
         str(source_id) if isinstance(source_id, str | int) and not isinstance(source_id, bool) else None,
-        *(_string(field(found, name)) for name in (options.url, options.title, options.date, options.license)),
+        url=_string(field(found, options.url)),
+        title=_string(field(found, options.title)),
+        date=_string(field(found, options.date)),
+        license=_string(field(found, options.license)),
     )
 
 

@@ -101,8 +101,9 @@ def _record(locator: str, text: Any, others: dict[str, Any], limits: Limits) -> 
             return Reject(locator, RejectReason.INVALID_UTF8, f"byte {error.start}")
     if len(value) > limits.record_bytes or len(value) * 4 > limits.record_bytes < len(value.encode()):
         return Reject(locator, RejectReason.TOO_LARGE, f"over {limits.record_bytes} bytes")
-    fields = {"source_id" if name == "id" else name: _string(found) for name, found in others.items()}
-    return Record(locator, value, **fields)
+    fields = {name: _string(found) for name, found in others.items()}
+    source_id, url, title, date, license_ = (fields.get(name) for name in ("id", "url", "title", "date", "license"))
+    return Record(locator, value, source_id, url, title, date, license_)
 
 
 def _string(value: Any) -> str | None:

@@ -57,7 +57,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     return
         self._json(404, {"error": {"code": 404, "message": f"not served here: {path}"}})
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _handle  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _handle
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -1,4 +1,4 @@
-"""docs/bad-input.md is the expectation: every row of its table is a case here, run through the real extract task, and the reverse."""
+"""docs/bad-input.md is the expectation: every row of its table is a case here, and the reverse; by the real extract task."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,10 @@ def _noise(name, size):
 
 THREE = _lines(*(_noise(n, 200_000) for n in range(3)))
 _ZSTD = zstandard.ZstdCompressor(write_checksum=True)
+
+
+def _member():
+    return gzip.compress(THREE, mtime=0)
 
 
 def _cut(data, share=0.9):
@@ -91,7 +96,8 @@ PAGE = _http(b"<html><body><p>A page with a sentence of some length, so that it 
 
 
 def _wiki(*pages, head=""):
-    return (f'<?xml version="1.0"?>{head}\n<mediawiki><siteinfo><base>http://w/wiki/Main</base></siteinfo>' + "".join(pages) + "</mediawiki>").encode()
+    site = "<siteinfo><base>http://w/wiki/Main</base></siteinfo>"
+    return f'<?xml version="1.0"?>{head}\n<mediawiki>{site}{"".join(pages)}</mediawiki>'.encode()
 
 
 def _page(title, ns=0, text="An article about a river."):
@@ -102,7 +108,7 @@ _ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + "".join(f'<!ENTITY b{n} "{
 CASES = {
     "gzip cut off": lambda: _cut(gzip.compress(THREE, mtime=0)),
     "gzip with a flipped byte": lambda: _flipped(gzip.compress(THREE, mtime=0)),
-    "gzip with a flipped byte in the second member": lambda: gzip.compress(THREE, mtime=0) + _flipped(gzip.compress(THREE, mtime=0)),
+    "gzip with a flipped byte in the second member": lambda: _member() + _flipped(_member()),
     "zstd cut off": lambda: _cut(_ZSTD.compress(THREE)),
     "zstd with a flipped byte": lambda: _flipped(_ZSTD.compress(THREE)),
     "bz2 cut off": lambda: _cut(bz2.compress(THREE)),
@@ -184,30 +190,33 @@ def test_memory_stays_bounded(case, tmp_path):
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     (tmp_path / "input").write_bytes(CASES[case]())
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # The line is held up to the limit of 64 MiB before it is passed over.
     assert int(done.stdout.split()[-1]) < 160 * 1024
 
 
 def _winnow(*arguments, **environment):
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
         cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )
 
 
-SOURCE = "sources: {{s: {{format: jsonl, paths: [{0}/*.jsonl]}}}}\nvariants: {{v: {{}}}}\nname: {1}\n"
+def _recipe(paths, name="name"):
+    return f"sources: {{{{s: {{{{format: jsonl, paths: [{paths}]}}}}}}}}\nvariants: {{{{v: {{{{}}}}}}}}\n{name}: x\n"
+
+
+SOURCE = _recipe("{0}/*.jsonl")
 
 
 @pytest.mark.parametrize(
     ("recipe", "environment", "message"),
     [
-        ("nmae: x\n" + SOURCE, {}, "unknown key nmae; did you mean 'name'?"),
-        ("sources: {{s: {{format: jsonl, paths: [{0}/none.jsonl]}}}}\nvariants: {{v: {{}}}}\nname: {1}", {}, "no input at"),
-        ("sources: {{s: {{format: jsonl, paths: [{0}/a.jsonl, {0}/sub/a.jsonl]}}}}\nvariants: {{v: {{}}}}\nname: {1}", {}, "have the same relative path"),
+        (_recipe("{0}/*.jsonl", "nmae"), {}, "unknown key nmae; did you mean 'name'?"),
+        (_recipe("{0}/none.jsonl"), {}, "no input at"),
+        (_recipe("{0}/a.jsonl, {0}/sub/a.jsonl"), {}, "have the same relative path"),
         (SOURCE, {"WINNOW_CACHE": "/nonexistent"}, "the language identification model is missing; run winnow models fetch"),
         (SOURCE + "fit: {{tokenizer: {{file: none.json}}}}", {}, "no such tokenizer; mend fit.tokenizer.file"),
     ],
@@ -217,7 +226,7 @@ def test_faults_of_the_recipe_are_one_line_before_anything_runs(recipe, environm
     (tmp_path / "sub").mkdir()
     for path in ("a.jsonl", "sub/a.jsonl"):
         (tmp_path / path).write_bytes(_lines(path))
-    (tmp_path / "recipe.yaml").write_text(recipe.format(tmp_path, "x"))
+    (tmp_path / "recipe.yaml").write_text(recipe.format(tmp_path))
     done = _winnow("build", tmp_path / "recipe.yaml", "--run", tmp_path / "run", **environment)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

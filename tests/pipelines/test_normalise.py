@@ -20,12 +20,12 @@ FORMS = ("prose", "verbatim")
 SPECIFICATION = pathlib.Path(__file__).parents[2] / "docs" / "normalisation.md"
 
 # Everything that some rule is about, beside plain letters; weighted so that runs of them are common.
-NASTY = (
-    [" ", "\t", "\n", "\r", "\r\n", "\0", "\x0b", "\x0c", "\x1f", "\x7f", "\x84", "\x85", "\x86", "\x9f", "\ufeff"]
-    + ["\u00a0", "\u00a1", "\u1680", "\u2000", "\u200a", "\u200b", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"]
-    + ["e", "\u0301", "\u0323", "\u00e9", "\u212b", "\u1100", "\u1161", "\u11a8", "\u0958", "\u2019", "\uff01", "😀"]
-)
-nasty_text = st.lists(st.sampled_from(NASTY + ["x", "word ", "y" * 61]), max_size=40).map("".join)
+NASTY = [
+    *[" ", "\t", "\n", "\r", "\r\n", "\0", "\x0b", "\x0c", "\x1f", "\x7f", "\x84", "\x85", "\x86", "\x9f", "\ufeff"],
+    *["\u00a0", "\u00a1", "\u1680", "\u2000", "\u200a", "\u200b", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"],
+    *["e", "\u0301", "\u0323", "\u00e9", "\u212b", "\u1100", "\u1161", "\u11a8", "\u0958", "\u2019", "\uff01", "😀"],
+]
+nasty_text = st.lists(st.sampled_from([*NASTY, "x", "word ", "y" * 61]), max_size=40).map("".join)
 
 
 @pytest.mark.parametrize(

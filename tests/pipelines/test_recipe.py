@@ -88,6 +88,6 @@ def test_every_fault_is_one_line_that_names_the_key(change, message):
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(text, message):
-    with pytest.raises(UserError, match="^r: ") as error:
+    with pytest.raises(UserError, match=r"^r: ") as error:
         parse(text, "r")
     assert message in str(error.value)

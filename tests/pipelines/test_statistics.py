@@ -22,7 +22,8 @@ from pipelines.verify import load_plan
 
 
 def _rows(run, table, source, columns):
-    return [row for path in sorted((run / table / source).glob("*.parquet")) for row in pq.read_table(path, columns=columns).to_pylist()]
+    paths = sorted((run / table / source).glob("*.parquet"))
+    return [row for path in paths for row in pq.read_table(path, columns=columns).to_pylist()]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,8 @@ def test_hosts_that_are_cut_are_counted_with_the_others(largest):
         found = top_hosts({"largest": largest, "others": 7, "without": 3})
     assert len(found["largest"]) == min(len(largest), 5)
     assert sum(found["largest"].values()) + found["others"] == sum(largest.values()) + 7
-    assert all(count >= max((n for h, n in largest.items() if h not in found["largest"]), default=0) for count in found["largest"].values())
+    left_out = max((count for host, count in largest.items() if host not in found["largest"]), default=0)
+    assert all(count >= left_out for count in found["largest"].values())
     assert found["without"] == 3
 
 

@@ -1,5 +1,6 @@
 """pipelines.store: a file appears whole or not at all, a sidecar tells the truth, one flipped byte of a table is an error."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -39,10 +40,14 @@ def test_published_bytes_are_hashed_and_read_back(store):
     assert store.files("") == ["a/b.bin"]
 
 
+def _write_half_and_fail(sink):
+    sink.write(b"half")
+    raise ValueError("stop")
+
+
 def test_an_exception_leaves_neither_file_nor_temporary(store):
     with pytest.raises(ValueError, match="stop"), store.publishing("a.bin") as sink:
-        sink.write(b"half")
-        raise ValueError("stop")
+        _write_half_and_fail(sink)
     assert store.files("") == []
 
 
@@ -68,11 +73,8 @@ def test_every_flipped_byte_of_a_page_is_an_error(tmp_path):
         damaged = bytearray(content)
         damaged[at] ^= 1
         store.publish("d.parquet", bytes(damaged))
-        try:
-            with reading_table(store, "d.parquet") as file:
-                undetected += file.read(use_threads=False).to_pylist() != rows
-        except CheckError as error:
-            assert "d.parquet: damaged" in str(error)
+        with contextlib.suppress(CheckError), reading_table(store, "d.parquet") as file:
+            undetected += file.read(use_threads=False).to_pylist() != rows
     assert undetected == 0
 
 
