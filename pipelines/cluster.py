@@ -8,7 +8,7 @@ candidate pairs. Clusters hold all members; who keeps is decided later, among th
                -> paragraph hashes -> every copy but the smallest doc_id's     -> dropped         /
 
 Bytes that cross a shuffle: 40 a document (exact), 16 a document and band (near), 36 a paragraph of sources that deduplicate
-paragraphs; then, for the few that are alike, 16 an edge and bucket, 16 + 2 x permutations a candidate pair, 48 + 2 x permutations
+paragraphs; then, for the few that are alike, 16 an edge and bucket, 16 + 2 x permutations a candidate pair, 32 + 2 x permutations
 a member of a near cluster, and 40 for each thing that is written to a part (tests/invariants/test_shuffle_bytes.py).
 """
 

@@ -10,7 +10,8 @@ end-of-document token; it has no header, so that it is at once nanoGPT's memmap.
                                                     34+12n   int64[n+1] borders: 0, 1, .., n (a document, a sequence)
 
 Megatron-LM, GPT-NeoX and NeMo read it as it is (layout: `megatron/core/datasets/indexed_dataset.py`). A shard without
-documents is valid: an empty `.bin` and an index of 42 bytes. `docs/tokens.md` tells it to readers.
+documents is an empty `.bin` and an index of 42 bytes, which `open_shard` reads; Megatron cannot map an empty file, so no blend
+names one. `docs/tokens.md` tells it to readers.
 """
 
 from __future__ import annotations
@@ -174,12 +175,11 @@ def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
 def blend(
     shards: Sequence[tuple[str, str, int, int]], weights: Mapping[str, float]
 ) -> list[dict[str, str | int | float]]:
-    """What a trainer needs to mix shards, one {prefix, tokens, documents, weight, epochs} each, in the order given.
+    """What a trainer needs to mix shards: {prefix, tokens, documents, weight, epochs} of each that has tokens, in order.
 
     shards: (prefix, source, tokens, documents). weights: the sampling proportions of sources, where given. The others
     share, by tokens, what the given ones leave of 1; where these leave nothing, each of the others has its share of all
-    tokens. A proportion is split over the source's shards by tokens, a shard without tokens has none, and all are
-    scaled to sum to 1. Every document stands in the shards once: epochs are 1.0.
+    tokens. A proportion is split over the source's shards by tokens, and all are scaled to sum to 1. Every document stands in the shards once: epochs are 1.0.
     """
     tokens: dict[str, int] = {}
     for _, source, count, _ in shards:
@@ -196,8 +196,9 @@ def blend(
             "prefix": prefix,
             "tokens": count,
             "documents": documents,
-            "weight": proportions[source] / total * count / tokens[source] if count else 0.0,
+            "weight": proportions[source] / total * count / tokens[source],
             "epochs": 1.0,
         }
         for prefix, source, count, documents in shards
+        if count
     ]
