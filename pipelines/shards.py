@@ -179,7 +179,8 @@ def blend(
 
     shards: (prefix, source, tokens, documents). weights: the sampling proportions of sources, where given. The others
     share, by tokens, what the given ones leave of 1; where these leave nothing, each of the others has its share of all
-    tokens. A proportion is split over the source's shards by tokens, and all are scaled to sum to 1. Every document stands in the shards once: epochs are 1.0.
+    tokens. A proportion is split over the source's shards by tokens, and all are scaled to sum to 1.
+    Every document stands in the shards once: epochs are 1.0.
     """
     tokens: dict[str, int] = {}
     for _, source, count, _ in shards:
