@@ -47,7 +47,7 @@ class FitSettings:
 
     seed: int
     bits: int = 20
-    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
+    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     held_out: float = 0.1
 
 

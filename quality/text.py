@@ -11,6 +11,11 @@ A raw pointer (`array.ctypes.data`) does not keep its array alive: pass the arra
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -19,6 +24,24 @@ import pyarrow as pa
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+
+def _place_for_compiled_code() -> None:
+    """Where neither the installation nor the home can be written, a private folder takes the compiled kernels.
+
+    It lasts as long as the process: a lasting one of a known name in a shared place could be filled by others. Set
+    NUMBA_CACHE_DIR to keep one.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    beside = Path(__file__).parent / "__pycache__"
+    places = [next(place for place in (path, *path.parents) if place.exists()) for path in (beside, home)]
+    if not numba.config.CACHE_DIR and not any(os.access(place, os.W_OK) for place in places):
+        folder = tempfile.mkdtemp(prefix="winnow-kernels-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        numba.config.CACHE_DIR = folder
+
+
+_place_for_compiled_code()
 
 # Compiled once and cached; boundscheck follows NUMBA_BOUNDSCHECK so that the tests can run the kernels checked.
 kernel = numba.njit(nogil=True, cache=True)

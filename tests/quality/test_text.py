@@ -1,6 +1,9 @@
 """quality.text: the hash against its plain-Python form, masks against Python's own predicates."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quality import text
+from tests.runs import REPOSITORY
 
 
 @numba.njit
@@ -73,3 +77,32 @@ def test_buffers_and_back(texts, skip):
     assert [bytes(data[a:b]).decode() for a, b in itertools.pairwise(offsets)] == texts[skip:]
     moved = np.ascontiguousarray(offsets - offsets[0])
     assert text.string_array(data[offsets[0] :].copy(), moved).to_pylist() == texts[skip:]
+
+
+_NOWHERE = """
+import os, tempfile
+from numba.core import caching
+# As if nobody could write: to the superuser, whom tests may run as, every folder is open.
+os.access = lambda *arguments, **named: False
+def refuse(self):
+    raise OSError("read-only")
+for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator):
+    locator.ensure_cache_path = refuse
+import numpy as np
+from quality import text
+import numba
+print(numba.config.CACHE_DIR)
+assert text.hash_bytes(np.frombuffer(b"a word", np.uint8), 0, 6, np.uint64(1)) == text.hash_bytes_reference(b"a word", 1)
+print(sum(name.endswith(".nbc") for _, _, names in os.walk(numba.config.CACHE_DIR) for name in names))
+"""
+
+
+def test_kernels_compile_where_neither_the_installation_nor_the_home_can_be_written(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", _NOWHERE]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder, compiled = done.stdout.splitlines()
+    assert folder.startswith(f"{tmp_path}/winnow-kernels-")
+    assert int(compiled) >= 1
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
