@@ -137,7 +137,7 @@ def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progr
                 raise RuntimeError(
                     f"the {stage} job lost a worker process, killed or out of memory; the same command goes on where it stopped"
                 ) from error
-            raise failure(stage, str(error)) from error
+            raise failure(stage, _text(error)) from error
     if state != "DONE":
         raise RuntimeError(f"the {stage} job ended as {state} on {engine.name}")
 
@@ -146,6 +146,16 @@ _HEAD = "Traceback (most recent call last):\n"
 _RUNNING = re.compile(r" \[while running '[^']*'\]$")
 _KIND = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?", re.DOTALL)
 _FILE = re.compile(r"\[Errno (\d+)\] (.*): '(.*)'")
+
+
+def _text(error: Exception) -> str:
+    """What a runner says of a failure: a worker's traceback; a worker within this process raises the error itself."""
+    said, kind = str(error), type(error)
+    return said if _HEAD in said else f"{kind.__qualname__ if kind.__module__ == 'builtins' else _name(kind)}: {said}"
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def failure(stage: str, text: str) -> Exception:
@@ -164,7 +174,7 @@ def _known(message: str) -> Exception | None:
     found = _KIND.fullmatch(message)
     kind, said = (found[1], found[2] or "") if found else ("", "")
     for own in (UserError, CheckError):
-        if kind == f"{own.__module__}.{own.__name__}":
+        if kind == _name(own):
             return own(said)
     standard = getattr(builtins, kind, None)
     if isinstance(standard, type) and issubclass(standard, OSError):

@@ -1,0 +1,91 @@
+"""Engine files, and the one line that a user gets from a worker's traceback."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import pytest
+
+from pipelines import engine
+from pipelines.beam_parts import Each
+from pipelines.errors import CheckError, UserError
+from tests.runs import ONE_WORKER, TWO_THREADS
+
+TRACEBACK = """Traceback (most recent call last):
+  File "worker.py", line 1, in process
+    yield from work(element)
+{first}
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "worker.py", line 2, in invoke
+    raise new
+{last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("pipelines.errors.UserError: x.gz: cut short [while running 'Extract-ptransform-7']", UserError("x.gz: cut short")),
+        ("RuntimeError: pipelines.errors.CheckError: counts differ [while running 'Write']", CheckError("counts differ")),
+        (
+            "RuntimeError: OSError: [Errno 28] No space left on device: '/run/x' [while running 'Write']",
+            OSError(28, "No space left on device", "/run/x"),
+        ),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", FileNotFoundError(2, "No such file or directory", "x")),
+        ("ValueError: web/part-1: odd [while running 'Annotate']", RuntimeError("the test job failed: ValueError: web/part-1: odd")),
+        ("KeyError: 'text'\n  with more\n  below", RuntimeError("the test job failed: KeyError: 'text'\n  with more\n  below")),
+    ],
+)
+def test_the_last_error_of_a_traceback_speaks(last, expected):
+    found = engine.failure("test", TRACEBACK.format(first="KeyError: 1", last=last))
+    assert (type(found), str(found)) == (type(expected), str(expected))
+
+
+class _Fails:
+    def start(self):
+        def work(element):
+            raise UserError(f"{element}: cannot be read; give another")
+
+        return work
+
+
+@pytest.mark.parametrize("where", [ONE_WORKER, TWO_THREADS])
+def test_what_a_worker_raises_arrives_as_it_was(where, capfd):
+    with pytest.raises(UserError, match=r"^x\.gz: cannot be read; give another$"):
+        engine.run(where, "test", lambda pipeline: pipeline | beam.Create(["x.gz"]) | beam.ParDo(Each(_Fails())))
+    assert capfd.readouterr() == ("", "")  # no traceback besides
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("runner: x", r"an engine file is `options:` with Beam's options by name"),
+        ("options: [a]", r"an engine file is `options:`"),
+        ("options: {a: 1}\nmore: 2", r"an engine file is `options:`"),
+        ("options: {a: [", r"not an engine file: while parsing"),
+        ("\x00", r"not an engine file"),
+    ],
+)
+def test_a_file_that_is_no_engine_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "e.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        engine.load_engine(str(path))
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_engine_names_those_that_are_there():
+    with pytest.raises(UserError, match=r"spark\.yaml: no such engine file; shipped ones are local\.yaml and dataflow\.yaml"):
+        engine.load_engine("spark.yaml")
+
+
+def test_options_become_flags_and_the_command_line_wins(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("options: {runner: DataflowRunner, experiments: [a, b], streaming: true, no_auth: false, region: null}")
+    found = engine.load_engine(str(path), ["--runner=FnApiRunner"])
+    assert found.options == ("--runner=DataflowRunner", "--experiments=a", "--experiments=b", "--streaming", "--runner=FnApiRunner")
+    assert found.runner == "FnApiRunner"
+    assert found.is_local
