@@ -34,7 +34,7 @@ Traceback (most recent call last):
             OSError(28, "No space left on device", "/run/x"),
         ),
         ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", FileNotFoundError(2, "No such file or directory", "x")),
-        ("ValueError: web/part-1: odd [while running 'Annotate']", RuntimeError("the test job failed: ValueError: web/part-1: odd")),
+        ("ValueError: web/p-1: odd [while running 'Annotate']", RuntimeError("the test job failed: ValueError: web/p-1: odd")),
         ("KeyError: 'text'\n  with more\n  below", RuntimeError("the test job failed: KeyError: 'text'\n  with more\n  below")),
     ],
 )
