@@ -6,6 +6,7 @@ deterministic, so that is the strongest thing to ask of a moment. Sidecars must 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -42,7 +43,8 @@ def start(inputs, tmp_path):
     yield build
     for command in started:
         for process in [*command.workers(), *([command.process.pid] if command.process.is_alive() else [])]:
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may end while it is looked at
+                os.kill(process, signal.SIGKILL)
 
 
 def _check_what_is_visible(run, reference):
