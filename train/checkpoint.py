@@ -1,0 +1,185 @@
+"""Checkpoints of a run: folders that appear whole or not at all, and are checked before anything is taken from them.
+
+    step-00000123/
+      config.json          the model's config
+      model.safetensors    all weights, float32, by the names of the model's state dict (train/weights.py)
+      tokenizer.json       the tokenizer of the shards, where one is known
+      optimiser/           the optimiser's state by torch.distributed.checkpoint, a file a process, for any number of readers
+      state.json           where the run stood; sha256 of every other file
+
+A folder is written beside its place, synced and renamed, so that a killed run leaves whole ones and a `.tmp-` that the next start
+removes. The newest `keep` stay. Before the first update an optimiser has no state and its folder is absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from pipelines.errors import UserError
+from train import weights
+from train.config import ModelConfig
+from train.model import Decoder
+from train.parallel import World
+
+OPTIMISER, STATE = "optimiser", "state.json"
+_NAME = re.compile(r"^step-(\d{8,})$")
+_TEMPORARY = ".tmp-"
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WAY_OUT = "remove the folder, and the run goes on from the checkpoint before it"
+
+
+def finished(root: Path) -> list[Path]:
+    """All whole checkpoints, oldest first."""
+    if not root.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def sweep(root: Path) -> None:
+    """Removes what a killed run left unfinished."""
+    for path in root.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path)
+
+
+def save(
+    root: Path,
+    step: int,
+    model: Decoder,
+    optimiser: Optimizer,
+    state: dict[str, Any],
+    keep: int,
+    world: World,
+    tokenizer: bytes | None = None,
+) -> Path:
+    """Writes a checkpoint and removes the oldest beyond `keep`; to be called by all processes.
+
+    `state`: JSON values of the caller, handed back by `read_state`.
+    """
+    target = root / f"step-{step:08d}"
+    temporary = root / f"{_TEMPORARY}{target.name}"
+    if world.main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    world.barrier()
+    tensors: dict[str, Any] = get_model_state_dict(model, options=_FULL)
+    if optimiser.state:
+        moments = get_optimizer_state_dict(model, optimiser)["state"]
+        with _not_told_that_one_process_is_alone():
+            state_dict_saver.save({"state": moments}, checkpoint_id=temporary / OPTIMISER, no_dist=world.size == 1)
+    if world.main:
+        weights.write_object(temporary / weights.CONFIG, model.config.to_dict())
+        weights.write_tensors(temporary / weights.WEIGHTS, tensors)
+        if tokenizer is not None:
+            (temporary / weights.TOKENIZER).write_bytes(tokenizer)
+        files = {path.relative_to(temporary).as_posix(): _digest(path) for path in temporary.rglob("*") if path.is_file()}
+        weights.write_object(temporary / STATE, {**state, "step": step, "files": files})
+        for path in (*temporary.rglob("*"), temporary):
+            _sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        _sync(root)
+        for old in finished(root)[:-keep]:
+            shutil.rmtree(old)
+    world.barrier()
+    return target
+
+
+@contextlib.contextmanager
+def _not_told_that_one_process_is_alone() -> Iterator[None]:
+    """torch warns of it even where it is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+        yield
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------------
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `save` was given, `step` and `files`. Raises UserError where the folder is no checkpoint of a run."""
+    return weights.read_object(weights.require(str(folder), STATE) / STATE)
+
+
+def verify(folder: Path) -> None:
+    """Raises UserError where a file of the checkpoint is missing or is not what was written."""
+    for name, digest in sorted(read_state(folder).get("files", {}).items()):
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; {_WAY_OUT}")
+        if _digest(path) != digest:
+            raise UserError(f"{path}: damaged, it holds other bytes than were written; {_WAY_OUT}")
+
+
+def check_model(folder: Path, config: ModelConfig) -> None:
+    """Raises UserError where the checkpoint is of another model, naming what differs."""
+    theirs, ours = _fields(weights.read_config(str(folder))), _fields(config)
+    wrong = [
+        f"{name} {theirs.get(name)} there, {ours.get(name)} here"
+        for name in {**theirs, **ours}
+        if theirs.get(name) != ours.get(name)
+    ]
+    if wrong:
+        raise UserError(f"{folder}: a checkpoint of another model: {'; '.join(wrong)}; take its settings, or another folder")
+
+
+def _fields(config: ModelConfig) -> dict[str, Any]:
+    fields = config.to_dict()
+    moe = fields.pop("moe") or {}
+    return fields | {f"moe.{name}": value for name, value in moe.items()}
+
+
+def load(folder: Path, model: Decoder, optimiser: Optimizer, world: World) -> dict[str, Any]:
+    """Sets model and optimiser to a checkpoint and returns its state; to be called by all processes, of whatever number.
+
+    Raises UserError where the checkpoint is damaged, or is of another model.
+    """
+    verify(folder)
+    check_model(folder, model.config)
+    optimiser.zero_grad(set_to_none=True)
+    if (folder / OPTIMISER).is_dir():
+        moments = get_optimizer_state_dict(model, optimiser)  # torch makes what there is not yet, to be written over
+        with _not_told_that_one_process_is_alone():
+            state_dict_loader.load(
+                {"state": moments["state"]}, checkpoint_id=folder / OPTIMISER, no_dist=world.size == 1
+            )
+        set_optimizer_state_dict(model, optimiser, moments)
+    else:
+        optimiser.state.clear()
+    tensors: dict[str, Any] = {}
+    if world.main:
+        tensors = dict(weights.read_tensors([folder / weights.WEIGHTS], weights.shapes_of(model)))
+    spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=world.size > 1)
+    set_model_state_dict(model, tensors, options=spread)
+    return read_state(folder)
