@@ -189,7 +189,7 @@ class Attention(nn.Module):
         if config.positions == "relative_bias":
             return q_BHTQ, F.embedding(relative_TS, self.relative_bias).permute(2, 0, 1)[None]
         code_SD = sinusoid(relative_TS.shape[1], config.d_model, q_BHTQ.device)
-        r_HSQ = self.relative(code_SD).view(-1, config.n_heads, config.d_head).transpose(0, 1)
+        r_HSQ = self.relative(code_SD.to(self.relative.weight.dtype)).view(-1, config.n_heads, config.d_head).transpose(0, 1)
         score_BHTS = (q_BHTQ + self.position_bias[:, None]).to(r_HSQ.dtype) @ r_HSQ.transpose(1, 2)  # S: distances, not keys
         bias_BHTS = score_BHTS.gather(3, relative_TS.expand_as(score_BHTS)) * config.d_head**-0.5
         return (q_BHTQ + self.content_bias[:, None]).to(q_BHTQ.dtype), bias_BHTS

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.train.models import DENSE, normal
+from tests.train.models import DENSE, normal, relative
 from train.layers import Attention, LayerNorm, RMSNorm, angles, make_view, relative_bucket, rotate, sinusoid
 
 
@@ -96,3 +96,17 @@ def test_attention_is_a_loop_over_queries_and_keys(positions, documents):
         got = attention(x, make_view(config, 10, 0, starts if documents else None, x.device))
         wanted = naive_attention(attention, x[0], allowed)
     torch.testing.assert_close(got[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rope", "relative_bias", "transformer_xl", "none"])
+def test_attention_of_bfloat16_weights_is_near_that_of_float32(positions):
+    """Weights that are loaded in bf16, without autocast: the same to bf16's 8 bits (2e-2 of the norm)."""
+    config = dataclasses.replace(DENSE, positions=positions, relative_buckets=6, relative_max_distance=7)
+    attention = Attention(config)
+    for number, parameter in enumerate(attention.parameters()):
+        parameter.data = normal(*parameter.shape, seed=number) / 4
+    x = normal(2, 10, 16, seed=50)
+    with torch.no_grad():
+        wanted = attention(x, make_view(config, 10, 0, None, x.device))
+        got = attention.to(torch.bfloat16)(x.to(torch.bfloat16), make_view(config, 10, 0, None, x.device))
+    assert relative(got, wanted) < 2e-2
