@@ -204,3 +204,13 @@ def test_a_report_of_another_version_is_stated_in_the_manifest(run, monkeypatch)
     rewrite_report(str(run))
     assert (run / "report.html").read_bytes() == b"another page"
     assert verify(str(run)).faults == []
+
+
+def test_a_run_of_another_version_of_winnow_is_one_line(built, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["recipe"]["sources"]["web"]["gone"] = None
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json: unknown key sources\.web\.gone; see docs/recipe\.md for the keys$"):
+        verify(str(run))
