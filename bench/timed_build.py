@@ -51,7 +51,7 @@ def _timed(work: Any) -> Any:
 def main() -> None:
     recipe_path, run, workers = sys.argv[1:]
     started = time.process_time()
-    from pipelines import beam_parts, build, cluster, select
+    from pipelines import beam_parts, build, cluster, select, select_parts, select_solve
     from pipelines.engine import Engine
     from pipelines.recipe import load
 
@@ -68,7 +68,9 @@ def main() -> None:
     ):
         for name in names:
             setattr(module, name, _timed(getattr(module, name)))
-    for owner, name in ((cluster._Verify, "process"), (select._Decide, "__call__"), (beam_parts.Scatter, "_flush")):
+    called = (select_parts.TokensByDraw, select_parts.DecidingDocuments, select_solve.SolveMixture, select_parts.Decide)
+    methods = [(cluster._Verify, "process"), (beam_parts.Scatter, "_flush"), *((owner, "__call__") for owner in called)]
+    for owner, name in methods:
         setattr(owner, name, _timed(getattr(owner, name)))
 
     launcher = [0.0]

@@ -1,6 +1,7 @@
-"""annotate: a documents part -> its signals part, row for row: language, rules' numbers, quality, token ids.
+"""annotate: a documents part -> its signals part, row for row: language, rules' numbers, quality, perplexity, token ids.
 
-Every document is judged as it will be written: without the paragraphs whose one kept copy stands elsewhere. Batches of Arrow
+Every document is judged as it will be written: without the paragraphs whose one kept copy stands elsewhere, and, where its source
+says so, with e-mail and IP addresses masked. Batches of Arrow
 text go through compiled kernels; nothing is shuffled and nothing is decided. The token ids are kept beside their count, so
 that text is encoded once for all variants and tokenize only gathers.
 """
@@ -23,8 +24,10 @@ from pipelines.parts import Part
 from pipelines.recipe import Recipe
 from pipelines.shards import token_dtype
 from pipelines.store import Store, TableWriter, reading_table, stage_key
+from quality import pii
 from quality.classifier import Scorer
 from quality.language import LanguageIdentifier
+from quality.perplexity import PerplexityScorer
 from quality.signals import SIGNAL_FIELDS, Signals
 from quality.text import buffers
 
@@ -37,6 +40,8 @@ SIGNALS = pa.schema(
         pa.field("language_score", pa.float32()),
         pa.field("quality", pa.float32()),  # calibrated probability of "curated"; null without a classifier
         pa.field("perplexity", pa.float32()),  # null without a model of the document's language
+        pa.field("emails", pa.int32(), nullable=False),  # addresses, before any is masked
+        pa.field("ip_addresses", pa.int32(), nullable=False),  # public ones
         pa.field("n_tokens", pa.int32(), nullable=False),  # without the end-of-document token
         *SIGNAL_FIELDS,
         pa.field("token_ids", pa.large_binary(), nullable=False),  # little-endian uint16, or int32 by vocabulary
@@ -48,7 +53,8 @@ def part_key(store: Store, recipe: Recipe, part: Part, model_hashes: models.Hash
     """The key of one signals part: models, document text, and the paragraphs that are left out of it."""
     clusters = store.sidecar(part.path("clusters"))
     assert clusters is not None
-    parameters = [recipe.language_characters, [field.name for field in SIGNAL_FIELDS]]
+    mask = recipe.sources[part.source].mask
+    parameters = [recipe.language_characters, mask, [field.name for field in SIGNAL_FIELDS]]
     return stage_key("annotate", VERSION, parameters, [part.sha256, clusters["paragraphs"], *model_hashes])
 
 
@@ -59,11 +65,15 @@ class Annotator:
         self._language = LanguageIdentifier(loaded.language, language_characters)
         self._signals = Signals()
         self._quality = None if loaded.quality is None else Scorer(loaded.quality)
+        self._perplexity = PerplexityScorer(loaded.perplexity)
         self._encoder = Encoder(loaded.tokenizer)
         self._dtype = token_dtype(loaded.tokenizer.vocab_size)
 
-    def __call__(self, texts: pa.Array) -> pa.RecordBatch:
-        """SIGNALS of a batch of texts (large_string)."""
+    def __call__(self, texts: pa.Array, mask: bool = False) -> pa.RecordBatch:
+        """SIGNALS of a batch of texts (large_string); with `mask` of the texts without personal data, which are counted first."""
+        emails, addresses = pii.count(texts)
+        if mask:
+            texts = pii.mask(texts)
         languages, scores = self._language(texts)
         signals = self._signals(texts)
         quality = pa.nulls(len(texts), pa.float32()) if self._quality is None else pa.array(self._quality(texts))
@@ -73,7 +83,9 @@ class Annotator:
             "language": languages.cast(pa.string()),
             "language_score": pa.array(scores, pa.float32()),
             "quality": quality,
-            "perplexity": pa.nulls(len(texts), pa.float32()),
+            "perplexity": pa.array(self._perplexity(ids, offsets, languages.to_pylist()), pa.float32(), from_pandas=True),
+            "emails": pa.array(emails),
+            "ip_addresses": pa.array(addresses),
             "n_tokens": pa.array(np.diff(offsets).astype(np.int32)),
             "token_ids": pack_ids(ids, offsets, self._dtype),
         }
@@ -81,7 +93,7 @@ class Annotator:
         return pa.RecordBatch.from_arrays(arrays, schema=SIGNALS)
 
 
-def annotate_part(store: Store, part: Part, annotator: Callable[[pa.Array], pa.RecordBatch], key: str) -> None:
+def annotate_part(store: Store, part: Part, annotator: Annotator, mask: bool, key: str) -> None:
     """Publishes the signals of a part, in the row groups of its documents."""
     path = part.path("signals")
     store.begin(path)
@@ -95,7 +107,7 @@ def annotate_part(store: Store, part: Part, annotator: Callable[[pa.Array], pa.R
         for group in range(documents.num_row_groups):
             texts = documents.read_row_group(group, ["text"], use_threads=False).column("text").combine_chunks()
             dropped = clusters.read_row_group(group, ["dropped_paragraphs"], use_threads=False).column(0)
-            batch = annotator(without(texts, dropped.combine_chunks()))
+            batch = annotator(without(texts, dropped.combine_chunks()), mask)
             writer.write(batch)
             tokens += int(np.sum(batch.column("n_tokens").to_numpy(), dtype=np.int64))
         writer.close()
@@ -110,13 +122,15 @@ def annotate_part(store: Store, part: Part, annotator: Callable[[pa.Array], pa.R
 class _AnnotateWorker:
     store: Store
     language_characters: int | None
+    masked: frozenset[str]  # sources
 
     def start(self) -> Callable[[Any], None]:
         annotator = Annotator(models.load(self.store), self.language_characters)
-        return lambda element: annotate_part(self.store, element[0], annotator, element[1])
+        return lambda e: annotate_part(self.store, e[0], annotator, e[0].source in self.masked, e[1])
 
 
 def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, keyed: Sequence[tuple[Part, str]]) -> None:
     """documents/ + clusters/ + models/ -> signals/"""
-    worker = _AnnotateWorker(store, recipe.language_characters)
+    masked = frozenset(name for name, source in recipe.sources.items() if source.mask)
+    worker = _AnnotateWorker(store, recipe.language_characters, masked)
     spread(pipeline, "Parts", keyed) | "Annotate" >> beam.ParDo(Each(worker))

@@ -27,7 +27,7 @@ from typing import Any
 import apache_beam as beam
 import fsspec
 
-from pipelines import annotate, cluster, extract, fit, models, packages, select, tokenize
+from pipelines import annotate, cluster, extract, fit, models, packages, select, select_settings, tokenize
 from pipelines.beam_parts import Each, spread
 from pipelines.conservation import Accounts, account
 from pipelines.engine import Engine, Progress, run
@@ -89,7 +89,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     language_model = packages.language_model().read_bytes()
     given = _given_tokenizer(recipe, base)
     for variant in recipe.variants:
-        select.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
+        select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
         store.sweep()
@@ -175,13 +175,13 @@ def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
 
 def _select(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
-    keys = select.variant_keys(store, recipe, parts)
+    keys = select_settings.variant_keys(store, recipe, parts)
     stale = [
         name
         for name, key in keys.items()
-        if not all(map(partial(store.is_finished, key=key), select.decided_paths(name, parts)))
+        if not all(map(partial(store.is_finished, key=key), select_settings.decided_paths(recipe, name, parts)))
     ]
-    settings = select.Settings.of(recipe, stale)
+    settings = select_settings.Settings.of(recipe, stale)
     job.stage(
         "select",
         len(stale) * len(parts),

@@ -43,18 +43,25 @@ def _say(as_json: bool) -> Any:
 
 
 @app.command()
-def plan(recipe: RecipeName, overrides: Settings = None, as_json: AsJson = False) -> None:
-    """Print what a build would do: the resolved recipe, tasks, and which judgement touches which source."""
+def plan(
+    recipe: RecipeName,
+    run: Annotated[str | None, typer.Option("--run", metavar="DIR", help="A finished run: what it has for the mixture.")] = None,
+    overrides: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a build would do: the resolved recipe, tasks, which judgement touches which source, and the mixture."""
     from pipelines import overview
+    from pipelines.mixture_plan import mixture_json, mixture_text
     from pipelines.plan import make_plan
     from pipelines.recipe import load
 
     loaded, base = load(recipe, overrides or ())
     made = make_plan(loaded, base)
+    mixed = mixture_json(loaded, run)
     if as_json:
-        _print_json(overview.plan_json(loaded, made))
+        _print_json({**overview.plan_json(loaded, made), **({"mixture": mixed} if mixed is not None else {})})
     else:
-        print(overview.plan_text(loaded, made))
+        print("\n\n".join([overview.plan_text(loaded, made), *([mixture_text(mixed)] if mixed is not None else [])]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

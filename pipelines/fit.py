@@ -1,4 +1,4 @@
-"""fit: what is learned from a deterministic sample of the documents: the quality classifier and the tokenizer.
+"""fit: what is learned from a deterministic sample of the documents: tokenizer, quality classifier, perplexity models.
 
 The sample leaves out validation clusters and every duplicate but the smallest of its cluster, so that nothing learned has
 seen a held-out text and no text counts twice. Whether a document is in it is a hash of its doc_id, so the sample does not
@@ -8,7 +8,7 @@ depend on order, parts or workers. Sampling runs on the workers, part by part; l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipelines.judge import splits
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Recipe
 from pipelines.store import Store, TableWriter, read_columns, reading_table, stage_key
-from quality import classifier, classifier_fit, sampling
+from quality import classifier, classifier_fit, language, ngrams, perplexity, pii, sampling
 
 VERSION = 1
 
@@ -35,6 +35,7 @@ SAMPLE = pa.schema(
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("for_quality", pa.bool_(), nullable=False),
         pa.field("for_tokenizer", pa.bool_(), nullable=False),
+        pa.field("for_perplexity", pa.bool_(), nullable=False),
     ]
 )
 
@@ -45,6 +46,16 @@ class Shares:
 
     quality: float
     tokenizer: float
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """What sampling reads of the recipe."""
+
+    seed: int
+    validation: float
+    masked: frozenset[str]  # sources
 
 
 def shares(recipe: Recipe, parts: Sequence[Part]) -> dict[str, Shares]:
@@ -58,19 +69,27 @@ def shares(recipe: Recipe, parts: Sequence[Part]) -> dict[str, Shares]:
                 wanted[name] = quality.sample_mb * 1e6 / len(names)
     total = sum(text_bytes.values())
     tokenizer = 0.0 if recipe.fit.tokenizer.file else min(1.0, recipe.fit.tokenizer.sample_mb * 1e6 / max(total, 1))
+    perplexity = dict.fromkeys(recipe.sources, 0.0)
+    if recipe.fit.perplexity is not None:
+        taught = set(recipe.fit.perplexity.sources)
+        for group in (taught, recipe.sources.keys() - taught):
+            size = sum(text_bytes[name] for name in group)
+            perplexity |= dict.fromkeys(group, min(1.0, recipe.fit.perplexity.sample_mb * 1e6 / max(size, 1)))
     return {
-        source: Shares(min(1.0, wanted[source] / max(text_bytes[source], 1)), tokenizer) for source in recipe.sources
+        source: Shares(min(1.0, wanted[source] / max(text_bytes[source], 1)), tokenizer, perplexity[source])
+        for source in recipe.sources
     }
 
 
 def sample_key(store: Store, recipe: Recipe, part: Part, share: Shares) -> str:
     clusters = content_of(store, [part.path("clusters")])
-    parameters = [share.quality, share.tokenizer, recipe.seed, recipe.tokens.validation]
+    mask = recipe.sources[part.source].mask
+    parameters = [share.quality, share.tokenizer, share.perplexity, mask, recipe.seed, recipe.tokens.validation]
     return stage_key("sample", VERSION, parameters, [part.sha256, clusters])
 
 
-def sample_part(store: Store, part: Part, share: Shares, seed: int, validation: float, key: str) -> None:
-    """Publishes the sampled documents of a part, without the paragraphs that are left out of it."""
+def sample_part(store: Store, part: Part, share: Shares, settings: SampleSettings, key: str) -> None:
+    """Publishes the sampled documents of a part as they will be written: see `annotate`."""
     path = part.path("samples")
     store.begin(path)
     with (
@@ -81,27 +100,32 @@ def sample_part(store: Store, part: Part, share: Shares, seed: int, validation: 
         writer = TableWriter(sink, SAMPLE)
         for group in range(documents.num_row_groups):
             found = documents.read_row_group(group, ["doc_id", "text"], use_threads=False)
-            writer.write(_sampled(found, clusters.read_row_group(group, use_threads=False), share, seed, validation))
+            batch = _sampled(found, clusters.read_row_group(group, use_threads=False), share, settings)
+            texts = batch.column("text")
+            masked = pii.mask(texts) if part.source in settings.masked else texts
+            writer.write(batch.set_column(1, SAMPLE.field("text"), masked))
         writer.close()
     assert sink.result is not None
     store.finish(sink.result, key, rows=writer.rows)
 
 
-def _sampled(found: pa.Table, clusters: pa.Table, share: Shares, seed: int, validation: float) -> pa.RecordBatch:
+def _sampled(found: pa.Table, clusters: pa.Table, share: Shares, settings: SampleSettings) -> pa.RecordBatch:
+    seed = settings.seed
     own = np.stack(part_ids(found.column("doc_id")), axis=1)
     exact = ids_or(clusters.column("exact_cluster"), own)
     near = ids_or(clusters.column("near_cluster"), own)
     alone = (exact == own).all(axis=1) & (near == own).all(axis=1)
-    eligible = alone & ~splits(id_bytes(ids_or(clusters.column("near_cluster"), exact)), seed, validation)
+    eligible = alone & ~splits(id_bytes(ids_or(clusters.column("near_cluster"), exact)), seed, settings.validation)
     ids = id_bytes(own)
     for_quality = eligible & (sampling.uniform(ids, seed, "fit quality") < share.quality)
     for_tokenizer = eligible & (sampling.uniform(ids, seed, "fit tokenizer") < share.tokenizer)
-    chosen = pa.array(for_quality | for_tokenizer)
+    for_perplexity = eligible & (sampling.uniform(ids, seed, "fit perplexity") < share.perplexity)
+    purposes = [for_quality, for_tokenizer, for_perplexity]
     texts = without(
         found.column("text").combine_chunks(), clusters.column("dropped_paragraphs").combine_chunks()
     )
-    columns = [found.column("doc_id").combine_chunks(), texts, pa.array(for_quality), pa.array(for_tokenizer)]
-    return pa.RecordBatch.from_arrays(columns, schema=SAMPLE).filter(chosen)
+    columns = [found.column("doc_id").combine_chunks(), texts, *map(pa.array, purposes)]
+    return pa.RecordBatch.from_arrays(columns, schema=SAMPLE).filter(pa.array(np.logical_or.reduce(purposes)))
 
 
 # -- learning -----------------------------------------------------------------------------------------------------------------
@@ -113,6 +137,14 @@ def fit_models(store: Store, recipe: Recipe, parts: Sequence[Part], language_mod
     samples = content_of(store, [part.path("samples") for part in parts])
     _fit_tokenizer(store, recipe, parts, samples, given)
     _fit_quality(store, recipe, parts, samples)
+    _fit_perplexity(store, recipe, parts, samples)
+
+
+def _without(store: Store, *paths: str) -> None:
+    """Takes away models that the recipe no longer fits."""
+    for path in paths:
+        store.begin(path)
+        store.remove(path)
 
 
 def _publish(store: Store, path: str, data: bytes, key: str) -> None:
@@ -147,10 +179,7 @@ def _tokenizer_texts(store: Store, parts: Sequence[Part]) -> Iterator[str]:
 def _fit_quality(store: Store, recipe: Recipe, parts: Sequence[Part], samples: list[str]) -> None:
     chosen = recipe.fit.quality
     if chosen is None:
-        for path in (models.QUALITY, models.QUALITY_CARD):
-            store.begin(path)
-            store.remove(path)
-        return
+        return _without(store, models.QUALITY, models.QUALITY_CARD)
     key = stage_key("quality", VERSION, [chosen.model_dump(mode="json"), recipe.seed], samples)
     if store.is_finished(models.QUALITY, key) and store.is_finished(models.QUALITY_CARD, key):
         return
@@ -178,17 +207,60 @@ def _example(store: Store, parts: Sequence[Part], source: str, curated: bool) ->
     )
 
 
+def _fit_perplexity(store: Store, recipe: Recipe, parts: Sequence[Part], samples: list[str]) -> None:
+    chosen = recipe.fit.perplexity
+    if chosen is None:
+        return _without(store, models.PERPLEXITY)
+    made_from = [samples, models.hashes(store)[:2]]
+    key = stage_key("perplexity", VERSION, [chosen.model_dump(mode="json"), recipe.language_characters], made_from)
+    if store.is_finished(models.PERPLEXITY, key):
+        return
+    reader = _Reader(store, recipe.language_characters)
+    taught = reader.by_language(part for part in parts if part.source in chosen.sources)
+    judged = reader.by_language(part for part in parts if part.source not in chosen.sources)
+    fitted = {
+        language: ngrams.with_bounds(ngrams.fit(documents, reader.vocab_size), judged.get(language, []))
+        for language, documents in sorted(taught.items())
+        if sum(map(len, documents)) >= chosen.min_tokens
+    }
+    if not fitted:
+        sizes = ", ".join(f"{language} {sum(map(len, found)):,}" for language, found in sorted(taught.items())) or "no document"
+        raise UserError(f"fit.perplexity: no language of its sources has {chosen.min_tokens:,} tokens ({sizes}); name more sources")
+    _publish(store, models.PERPLEXITY, perplexity.save(fitted), key)
+
+
+class _Reader:
+    """Sampled documents as token ids by language."""
+
+    def __init__(self, store: Store, language_characters: int | None) -> None:
+        loaded = language.parse(store.read(models.LANGUAGE), models.LANGUAGE)
+        tokenizer = bpe.load(store.read(models.TOKENIZER), models.TOKENIZER)
+        self._store, self._identify = store, language.LanguageIdentifier(loaded, language_characters)
+        self._encode, self.vocab_size = bpe.Encoder(tokenizer), tokenizer.vocab_size
+
+    def by_language(self, parts: Iterable[Part]) -> dict[str, list[np.ndarray]]:
+        found: dict[str, list[np.ndarray]] = {}
+        for part in parts:
+            table = read_columns(self._store, part.path("samples"), ["text", "for_perplexity"])
+            for batch in table.filter(table.column("for_perplexity")).to_batches(max_chunksize=1000):
+                labels = self._identify(batch.column("text"))[0].to_pylist()
+                ids, offsets = self._encode(batch.column("text"))
+                for number, label in enumerate(labels):
+                    if label is not None:
+                        found.setdefault(label, []).append(ids[offsets[number] : offsets[number + 1]].copy())
+        return found
+
+
 # -- wiring -----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _SampleWorker:
     store: Store
-    seed: int
-    validation: float
+    settings: SampleSettings
 
     def start(self) -> Callable[[Any], None]:
-        return lambda e: sample_part(self.store, e[0], e[1], self.seed, self.validation, e[2])
+        return lambda e: sample_part(self.store, e[0], e[1], self.settings, e[2])
 
 
 def stale_samples(store: Store, recipe: Recipe, parts: Sequence[Part]) -> list[tuple[Part, Shares, str]]:
@@ -202,5 +274,6 @@ def wire(
     pipeline: beam.Pipeline, store: Store, recipe: Recipe, stale: Sequence[tuple[Part, Shares, str]]
 ) -> None:
     """documents/ + clusters/ -> samples/"""
-    worker = _SampleWorker(store, recipe.seed, recipe.tokens.validation)
+    masked = frozenset(name for name, source in recipe.sources.items() if source.mask)
+    worker = _SampleWorker(store, SampleSettings(recipe.seed, recipe.tokens.validation, masked))
     spread(pipeline, "Parts", stale) | "Sample" >> beam.ParDo(Each(worker))

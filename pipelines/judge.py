@@ -1,6 +1,6 @@
 """The verdicts: pure functions over a part's narrow columns, in the order of judgement.
 
-    language, rules, exact, near, quality, paragraphs     (schema.Stage)
+    language, rules, exact, near, quality, paragraphs, mixture     (schema.Stage)
 
 A verdict names its first reason, the number that was judged and what it was held against, so that `explain` has an answer
 for every document. A document that has a verdict is never looked at again; -1 stands for one that still stands.
@@ -142,6 +142,14 @@ def judge_length(judgement: Judgement, text_bytes: np.ndarray, policy: Policy) -
     """Documents of which paragraph dedup left too little. text_bytes: int64 [rows] of the judged text."""
     if policy.min_bytes:
         judgement.drop(text_bytes < policy.min_bytes, Reason.TOO_SHORT, text_bytes.astype(np.float64), policy.min_bytes)
+
+
+def judge_mixture(judgement: Judgement, draws: np.ndarray, bound: float, validation: np.ndarray) -> None:
+    """Training documents that the mixture has no room for: their draw (float64 [rows]) is not below the bound of their source.
+
+    validation: bool [rows]. What is held out is the same with any mixture.
+    """
+    judgement.drop(~validation & (draws >= bound), Reason.MIXTURE, draws, bound)
 
 
 def splits(groups: np.ndarray, seed: int, validation: float) -> np.ndarray:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import index, models
+from pipelines import index, mixture, models
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
 from pipelines.recipe import RECIPE, Recipe, resolved
 from pipelines.report.statistics import statistics_path
-from pipelines.select import solution_path
+from pipelines.select_settings import solution_path
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
@@ -61,8 +61,9 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [part.path(table) for part in parts for table in ("documents", "clusters", "samples", "signals")]
     paths += [part.decisions(variant) for part in parts for variant in recipe.variants]
     paths += [solution_path(variant) for variant in recipe.variants]
+    paths += [mixture.path(variant) for variant in recipe.variants if recipe.mixture is not None]
     paths += [statistics_path(part) for part in parts]
-    paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD]
+    paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY]
     for variant in recipe.variants:
         for shard in list_shards(recipe, ()):
             paths += [f"tokens/{variant}/{shard.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]

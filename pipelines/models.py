@@ -1,4 +1,4 @@
-"""The models of a run: language identification, quality classifier, tokenizer; files under models/, each with a sidecar.
+"""The models of a run: languages, tokenizer, quality classifier, perplexity; files under models/, each with a sidecar.
 
 A run carries its models, so that workers, `score` and later runs need nothing else.
 """
@@ -15,27 +15,30 @@ if TYPE_CHECKING:
     from pipelines.bpe import Tokenizer
     from quality.classifier import Classifier
     from quality.language import LanguageModel
+    from quality.perplexity import NgramModel
 
 LANGUAGE = "models/language.ftz"
 TOKENIZER = "models/tokenizer.json"
 QUALITY = "models/quality.safetensors"
 QUALITY_CARD = "models/quality.json"
+PERPLEXITY = "models/perplexity.safetensors"
 
 Hashes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Loaded models; `quality` is None where the recipe fits none."""
+    """Loaded models; `quality` is None where the recipe fits none, `perplexity` empty."""
 
     language: LanguageModel
     tokenizer: Tokenizer
     quality: Classifier | None
+    perplexity: dict[str, NgramModel]  # by language
 
 
 def hashes(store: Store) -> Hashes:
-    """sha256 of language model, tokenizer and classifier; None for one that is not there."""
-    found = [store.sidecar(path) for path in (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD)]
+    """sha256 of language model, tokenizer, classifier and perplexity models; None for one that is not there."""
+    found = [store.sidecar(path) for path in (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD, PERPLEXITY)]
     return tuple(None if sidecar is None else sidecar["sha256"] for sidecar in found)
 
 
@@ -55,4 +58,12 @@ def load(store: Store) -> Models:
         language.parse(store.read(LANGUAGE), store.url(LANGUAGE)),
         bpe.load(store.read(TOKENIZER), store.url(TOKENIZER)),
         quality,
+        load_perplexity(store),
     )
+
+
+def load_perplexity(store: Store) -> dict[str, NgramModel]:
+    """The perplexity models of a run by language; {} where it has none."""
+    from quality import perplexity
+
+    return perplexity.load(store.read(PERPLEXITY), store.url(PERPLEXITY)) if store.exists(PERPLEXITY) else {}

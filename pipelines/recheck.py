@@ -28,7 +28,7 @@ from pipelines.schema import KEEP
 from pipelines.sources import SourceOptions, count_records
 from pipelines.store import Store, read_columns, reading_table
 from pipelines.tokenize import SPLITS, Shard, list_shards
-from quality import language, sampling
+from quality import language, pii, sampling
 
 _BLOCK = 8 << 20  # bytes of a token file that are held
 _BATCH = 256  # documents that are decoded together
@@ -63,19 +63,19 @@ def shards(store: Store, recipe: Recipe, parts: Sequence[Part]) -> tuple[dict[st
     for variant in recipe.variants:
         for shard in list_shards(recipe, parts):
             for split in SPLITS:
-                compared, fault = _compare(store, tokenizer, shard, variant, split)
+                compared, fault = _compare(store, recipe, tokenizer, shard, variant, split)
                 counts[variant] += compared
                 faults += [fault] if fault else []
     return counts, faults
 
 
-def _compare(store: Store, tokenizer: Any, shard: Shard, variant: str, split: str) -> tuple[int, str]:
+def _compare(store: Store, recipe: Recipe, tokenizer: Any, shard: Shard, variant: str, split: str) -> tuple[int, str]:
     """(documents of one shard that hold what they should, the first fault or "")."""
     prefix = f"tokens/{variant}/{shard.prefix(split)}"
     (end,) = tokenizer.get_added_tokens_decoder()
     dtype = np.dtype("<u2" if tokenizer.get_vocab_size() < 65_500 else "<i4")
     lengths: list[int] = []
-    expected = _kept_texts(store, shard.parts, variant, split)
+    expected = _kept_texts(store, recipe, shard.parts, variant, split)
     for batch in _batched(_token_documents(store, prefix + ".bin", dtype, end), _BATCH):
         texts = tokenizer.decode_batch([ids.tolist() for ids in batch], skip_special_tokens=False)
         for ids, text in zip(batch, texts, strict=True):
@@ -105,16 +105,19 @@ def _token_documents(store: Store, path: str, dtype: np.dtype, end: int) -> Iter
         yield rest  # a document without its end: no text is equal to it unless tokens were cut off
 
 
-def _kept_texts(store: Store, parts: Sequence[Part], variant: str, split: str) -> Iterator[tuple[str, str]]:
+def _kept_texts(
+    store: Store, recipe: Recipe, parts: Sequence[Part], variant: str, split: str
+) -> Iterator[tuple[str, str]]:
     """(doc_id, text) of the documents that a shard should hold, in order."""
     for part in parts:
         decisions = read_columns(store, part.decisions(variant), ["verdict", "split"])
         kept = pc.and_(pc.equal(decisions.column("verdict"), KEEP), pc.equal(decisions.column("split"), split))
-        yield from _texts(store, part, kept.combine_chunks())
+        yield from _texts(store, recipe, part, kept.combine_chunks())
 
 
-def _texts(store: Store, part: Part, chosen: pa.Array) -> Iterator[tuple[str, str]]:
-    """(doc_id, text without its dropped paragraphs) of the chosen (bool [rows]) documents of a part."""
+def _texts(store: Store, recipe: Recipe, part: Part, chosen: pa.Array) -> Iterator[tuple[str, str]]:
+    """(doc_id, text as it was written) of the chosen (bool [rows]) documents of a part."""
+    masked = recipe.sources[part.source].mask
     first = 0
     with reading_table(store, part.path("documents")) as documents, reading_table(store, part.path("clusters")) as clusters:
         for group in range(documents.num_row_groups):
@@ -124,7 +127,8 @@ def _texts(store: Store, part: Part, chosen: pa.Array) -> Iterator[tuple[str, st
             found = documents.read_row_group(group, ["doc_id", "text"], use_threads=False).filter(mask)
             dropped = clusters.read_row_group(group, ["dropped_paragraphs"], use_threads=False).filter(mask)
             for row, lines in zip(found.to_pylist(), dropped.column(0).to_pylist(), strict=True):
-                yield row["doc_id"].hex(), without_reference(row["text"], frozenset(lines or ()))
+                text = without_reference(row["text"], frozenset(lines or ()))
+                yield row["doc_id"].hex(), pii.masked(text) if masked else text
 
 
 # -- languages --------------------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def languages(store: Store, recipe: Recipe, parts: Sequence[Part]) -> tuple[int 
     for part in parts:
         chosen = _sample(store, part, recipe.seed, _SAMPLE / max(rows, 1))
         stored = read_columns(store, part.path("signals"), ["language"]).column(0).filter(chosen).to_pylist()
-        sampled = list(_texts(store, part, chosen))
+        sampled = list(_texts(store, recipe, part, chosen))
         texts = [text[: recipe.language_characters] for _, text in sampled]
         for (doc_id, _), was, label in zip(sampled, stored, fasttext_labels(store, texts), strict=True):
             compared += 1

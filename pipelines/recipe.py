@@ -5,7 +5,7 @@ a byte. An unknown key is an error that names the nearest known one.
 
     sources    what comes in, one entry a source               near      near-duplicate clusters, once for all variants
     fit        what is learned: classifier, tokenizer          variants  several decisions over one annotated corpus
-    tokens     shards and validation share
+    tokens     shards and validation share                 mixture   what share of a training run comes from each source
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines import mixture
 from pipelines.errors import UserError
 from pipelines.sample import sample_folder
 
@@ -41,14 +42,14 @@ class _Strict(BaseModel):
 class Source(_Strict):
     """One source: inputs of one format."""
 
-    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets"]
+    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "stackexchange"]
     paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
     fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
     form: Literal["prose", "verbatim"] = "prose"  # verbatim: code and LaTeX keep everything but NUL and CRLF
+    mask: bool = False  # write e-mail addresses and public IP addresses as email@example.com and 192.0.2.1
     paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
-    weight: Annotated[float, Field(gt=0)] | None = None  # sampling proportion in blend.json; default: by tokens
 
 
 class Limits(_Strict):
@@ -96,6 +97,14 @@ class QualityFit(_Strict):
     sample_mb: Annotated[float, Field(gt=0)] = 200.0  # text per class
 
 
+class PerplexityFit(_Strict):
+    """Kneser-Ney 5-gram models of `sources`, one a language; head, middle and tail are thirds of all other sources (CCNet)."""
+
+    sources: Annotated[list[str], Field(min_length=1)]
+    sample_mb: Annotated[float, Field(gt=0)] = 50.0  # text to learn from, and as much to find the thirds
+    min_tokens: Annotated[int, Field(ge=1)] = 50_000  # a language with less has no model, and its documents no perplexity
+
+
 class TokenizerFit(_Strict):
     """A byte-level BPE trained on the corpus, or a given tokenizer.json."""
 
@@ -109,6 +118,7 @@ class Fit(_Strict):
     """What is learned, and from what; without `quality` there is no classifier and quality is null."""
 
     quality: QualityFit | None = None
+    perplexity: PerplexityFit | None = None
     tokenizer: TokenizerFit = TokenizerFit()
 
 
@@ -169,6 +179,20 @@ class Tokens(_Strict):
     validation: Share = 0.01
 
 
+class Mixture(_Strict):
+    """The training run that the corpus is for: its tokens, and the proportions of the sources on any scale; see `mixture`."""
+
+    tokens: Annotated[int, Field(ge=1)]
+    weights: dict[Name, Annotated[float, Field(ge=0)]]  # every source is named; 0 leaves one out
+    max_epochs: Annotated[float, Field(gt=0)] = mixture.MAX_EPOCHS  # a source to be gone through more often is warned of
+
+    @pydantic.model_validator(mode="after")
+    def _something(self) -> Mixture:
+        if not any(self.weights.values()):
+            raise ValueError("weights leave every source out; give at least one a weight above 0")
+        return self
+
+
 class Recipe(_Strict):
     """See the module's head; `load` reads one."""
 
@@ -181,6 +205,7 @@ class Recipe(_Strict):
     language_characters: Annotated[int, Field(ge=1)] | None = None  # judge only the first characters of a document
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     tokens: Tokens = Tokens()
+    mixture: Mixture | None = None
 
     @pydantic.model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -206,6 +231,13 @@ class Recipe(_Strict):
                     if name in seen:
                         raise ValueError(f"the source {name!r} stands under {seen[name]} and {role}; a source has one role")
                     seen[name] = role
+        if self.fit.perplexity is not None:
+            known(self.fit.perplexity.sources, "fit.perplexity.sources")
+        if self.mixture is not None:
+            known(self.mixture.weights, "mixture.weights")
+            for source in self.sources:
+                if source not in self.mixture.weights:
+                    raise ValueError(f"mixture.weights does not name the source {source!r}; give it a weight, or 0 to leave it out")
         for variant_name, variant in self.variants.items():
             known(variant.sources, f"variants.{variant_name}.sources")
             for source in self.sources:
@@ -228,6 +260,10 @@ class Recipe(_Strict):
             quality=_first(own.quality, default_quality, "none"),
             min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
         )
+
+    def wanted_tokens(self) -> dict[str, int]:
+        """Training tokens that the mixture wants, by source; {} without a mixture."""
+        return mixture.wanted_tokens(self.mixture.weights, self.mixture.tokens) if self.mixture is not None else {}
 
 
 def _first(*values: Any) -> Any:
@@ -337,9 +373,7 @@ def _is_branch(step: str) -> bool:
 
 
 def _nearest_key(place: list[str]) -> str:
-    known: set[str] = set()
-    for model in (Recipe, Source, Limits, Near, Fit, QualityFit, TokenizerFit, Variant, Policy, Languages, Draw, Tokens):
-        known |= set(model.model_fields)
+    known = {key for model in _Strict.__subclasses__() for key in model.model_fields}
     close = difflib.get_close_matches(place[-1], sorted(known), 1, 0.6)
     return f"; did you mean {close[0]!r}?" if close else "; see docs/recipe.md for the keys"
 

@@ -80,6 +80,7 @@ class Stage(StrEnum):
     NEAR = "near"
     QUALITY = "quality"
     PARAGRAPHS = "paragraphs"
+    MIXTURE = "mixture"
 
 
 class Reason(StrEnum):
@@ -92,6 +93,7 @@ class Reason(StrEnum):
     QUALITY_DRAW = "quality_draw"  # lost GLaM's Pareto draw
     QUALITY_CUT = "quality_cut"  # below the threshold
     TOO_SHORT = "too_short"  # paragraph dedup left less than the policy's min_bytes
+    MIXTURE = "mixture"  # the mixture wants less of its source than there is
 
 
 _STAGE_OF: dict[str, Stage] = {
@@ -102,6 +104,7 @@ _STAGE_OF: dict[str, Stage] = {
     Reason.QUALITY_DRAW: Stage.QUALITY,
     Reason.QUALITY_CUT: Stage.QUALITY,
     Reason.TOO_SHORT: Stage.PARAGRAPHS,
+    Reason.MIXTURE: Stage.MIXTURE,
 }
 
 
@@ -127,6 +130,13 @@ class RejectReason(StrEnum):
     TOO_DEEP = "too_deep"  # HTML nested beyond what can be parsed in linear time
     NOT_AN_ARTICLE = "not_an_article"  # wiki: another namespace
     REDIRECT = "redirect"  # wiki: a page that only points to another
+    UNSAFE_PATH = "unsafe_path"  # archives: a link, a device, or a path that leads out
+    NOT_CODE = "not_code"  # code: no known language by name, or no text
+    LICENSE_UNKNOWN = "license_unknown"  # code: none is stated, or none that can be told
+    LICENSE_NOT_PERMITTED = "license_not_permitted"  # code: told, and not one of those that are taken
+    NO_LATEX = "no_latex"  # arXiv: a submission without LaTeX source
+    NOT_A_POST = "not_a_post"  # StackExchange: neither question nor answer
+    ORPHAN_ANSWER = "orphan_answer"  # StackExchange: its question is not in the dump
 
 
 # -- identity -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ aligned with inputs, and the others are judged all the same. Every judgement has
 
     language, language_score    by lid.176
     quality                     calibrated probability of "curated"; null without a run, or where the run has no classifier
-    signals                     the numbers that rules judge; n_tokens by the run's tokenizer, so only with a run
+    signals                     the numbers that rules judge, and with a run also n_tokens, and perplexity where it has a model
     verdict                     "keep", or the first reason of the variant's default policy; null without a variant
     keep_probability            what a Pareto draw would do; a text outside a corpus has no doc_id, hence no draw of its own
 
@@ -105,7 +105,7 @@ def _language_only() -> Models:
     from quality import language
 
     path = packages.language_model()
-    return Models(language.parse(path.read_bytes(), str(path)), bpe.bytes_only(), None)
+    return Models(language.parse(path.read_bytes(), str(path)), bpe.bytes_only(), None, {})
 
 
 def _of_run(folder: str) -> tuple[Models, Recipe]:
@@ -118,7 +118,7 @@ def _of_run(folder: str) -> tuple[Models, Recipe]:
 
 def _judgement_of(folder: str, recipe: Recipe, variant: str) -> tuple[Policy, ResolvedDraw | None]:
     """A variant's default policy, and its quality draw as the run solved it."""
-    from pipelines.select import DEFAULT_GROUP, solution_path
+    from pipelines.select_settings import DEFAULT_GROUP, solution_path
 
     if variant not in recipe.variants:
         raise UserError(f"{folder}: no variant {variant!r}; it has {', '.join(recipe.variants)}")

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.errors import UserError
+from pipelines.mixture import passes
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
@@ -173,24 +174,21 @@ def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
 
 
 def blend(
-    shards: Sequence[tuple[str, str, int, int]], weights: Mapping[str, float]
+    shards: Sequence[tuple[str, str, int, int]], wanted: Mapping[str, int] | None = None
 ) -> list[dict[str, str | int | float]]:
     """What a trainer needs to mix shards: {prefix, tokens, documents, weight, epochs} of each that has tokens, in order.
 
-    shards: (prefix, source, tokens, documents). weights: the sampling proportions of sources, where given. The others
-    share, by tokens, what the given ones leave of 1; where these leave nothing, each of the others has its share of all
-    tokens. A proportion is split over the source's shards by tokens, and all are scaled to sum to 1.
-    Every document stands in the shards once: epochs are 1.0.
+    shards: (prefix, source, tokens, documents). wanted: of a mixture, the tokens that training wants of each source; without one
+    a source has its share of all tokens. A source's share is split over its shards by tokens; what a source without tokens was
+    to have goes to the others in proportion, so that all weights sum to 1. epochs: how often a shard is gone through when the
+    whole mixture has been trained on, 1.0 without one and where documents were taken until the wanted tokens were there.
     """
     tokens: dict[str, int] = {}
     for _, source, count, _ in shards:
         tokens[source] = tokens.get(source, 0) + count
-    left = 1.0 - sum(weights.get(source, 0.0) for source in tokens)
-    among = sum(count for source, count in tokens.items() if left <= 0 or source not in weights)
-    proportions = {
-        source: weights.get(source, (left if left > 0 else 1.0) * count / max(among, 1)) if count else 0.0
-        for source, count in tokens.items()
-    }
+    given = tokens if wanted is None else {source: wanted[source] for source, count in tokens.items() if count}
+    everything = max(sum(given.values()), 1)
+    proportions = {source: count / everything for source, count in given.items()}
     total = sum(proportions.values())
     return [
         {
@@ -198,7 +196,7 @@ def blend(
             "tokens": count,
             "documents": documents,
             "weight": proportions[source] / total * count / tokens[source],
-            "epochs": 1.0,
+            "epochs": 1.0 if wanted is None else passes(wanted[source], tokens[source]),
         }
         for prefix, source, count, documents in shards
         if count

@@ -129,8 +129,11 @@ def ids_of(column: pa.Array, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_blend(store: Store, recipe: Recipe) -> None:
-    """tokens/<variant>/blend.json: what a trainer reads, per split: prefixes with tokens, documents, weight, epochs."""
-    weights = {name: source.weight for name, source in recipe.sources.items() if source.weight is not None}
+    """tokens/<variant>/blend.json: what a trainer reads, per split: prefixes with tokens, documents, weight, epochs.
+
+    A mixture is for training: what is held out is mixed by its tokens, the same with any mixture.
+    """
+    wanted = recipe.wanted_tokens() or None
     for variant in recipe.variants:
         blends = {}
         for split in SPLITS:
@@ -139,7 +142,7 @@ def write_blend(store: Store, recipe: Recipe) -> None:
                 sidecar = store.sidecar(f"tokens/{variant}/{shard.prefix(split)}.idx")
                 assert sidecar is not None
                 entries.append((shard.prefix(split), shard.source, sidecar["tokens"], sidecar["documents"]))
-            blends[split] = blend(entries, weights)
+            blends[split] = blend(entries, wanted if split == TRAIN else None)
         store.publish_json(f"tokens/{variant}/blend.json", blends)
 
 

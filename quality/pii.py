@@ -43,10 +43,10 @@ def mask(texts: pa.Array) -> pa.Array:
     chosen = _candidates(texts)
     if len(chosen) == 0:
         return texts
-    masked = [_masked(texts[int(number)].as_py()) for number in chosen]
+    found = [masked(texts[int(number)].as_py()) for number in chosen]
     which = np.zeros(len(texts), bool)
     which[chosen] = True
-    return pc.replace_with_mask(texts, pa.array(which), pa.array(masked, texts.type))
+    return pc.replace_with_mask(texts, pa.array(which), pa.array(found, texts.type))
 
 
 def _candidates(texts: pa.Array) -> np.ndarray:
@@ -56,7 +56,8 @@ def _candidates(texts: pa.Array) -> np.ndarray:
     return np.flatnonzero(np.asarray(pc.or_(at, dotted)))
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """One text with every address replaced by its mask."""
     text = _EMAIL.sub(EMAIL, text)
     return _ADDRESS.sub(lambda match: ADDRESS if _public(match[0]) else match[0], text)
 

@@ -78,7 +78,8 @@ def test_every_link_leads_somewhere(page):
 def test_every_key_of_the_recipe_is_documented():
     text = (REPOSITORY / "docs" / "recipe.md").read_text()
     models = (recipes.Recipe, recipes.Source, recipes.Limits, recipes.Near, recipes.Fit, recipes.QualityFit)
-    models += (recipes.TokenizerFit, recipes.Variant, recipes.Policy, recipes.Languages, recipes.Draw, recipes.Tokens)
+    models += (recipes.TokenizerFit, recipes.PerplexityFit, recipes.Mixture, recipes.Variant, recipes.Policy, recipes.Languages)
+    models += (recipes.Draw, recipes.Tokens)
     for model in models:
         for key in model.model_fields:
             assert re.search(rf"\b{key}\b", text), f"{model.__name__}.{key}"

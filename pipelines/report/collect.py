@@ -10,6 +10,7 @@
 | rejects    | source -> reason -> the first rejects: locator, detail, count                                            |
 | sources    | source -> `statistics.part_statistics`, merged; null for a source without a document                     |
 | draws      | variant -> group -> the solved draw, its sources, `tokens` that reached it, `kept_tokens`                |
+| mixture    | `tokens`, `max_epochs`, and variant -> source -> `report.mixture.account`; null without one              |
 | rules      | variant -> rule -> its signal and bounds                                                                 |
 | classifier | models/quality.json, or null                                                                             |
 """
@@ -20,14 +21,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import models
+from pipelines import mixture, models
 from pipelines.conservation import Accounts
 from pipelines.judge import resolve_rules
 from pipelines.parts import Part
 from pipelines.recipe import Recipe, dump
+from pipelines.report.mixture import account
 from pipelines.report.statistics import merge, statistics_path, top_hosts
-from pipelines.schema import Stage, stage_of
-from pipelines.select import VariantSettings, solution_path
+from pipelines.schema import TRAIN, Stage, stage_of
+from pipelines.select_settings import VariantSettings, solution_path
 from pipelines.store import Store, read_columns
 
 _REJECTS = 2  # shown per source and reason
@@ -53,6 +55,7 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
         "rejects": _rejects(store, tasks),
         "sources": sources,
         "draws": {variant: _draws(store, recipe, variant, sources) for variant in recipe.variants},
+        "mixture": _mixture(store, recipe, accounts),
         "rules": {variant: _rules(recipe, variant) for variant in recipe.variants},
         "classifier": store.read_json(models.QUALITY_CARD) if store.exists(models.QUALITY_CARD) else None,
     }
@@ -98,6 +101,18 @@ def _draws(store: Store, recipe: Recipe, variant: str, sources: Mapping[str, Any
         )
         found[group] = {**solution, "sources": members, "kept_tokens": solution["tokens"] - lost}
     return found
+
+
+def _mixture(store: Store, recipe: Recipe, accounts: Accounts) -> dict[str, Any] | None:
+    """The mixture in every variant: what it was solved for, and what stands in the shards."""
+    if recipe.mixture is None:
+        return None
+    wanted, variants = recipe.wanted_tokens(), {}
+    for variant in recipe.variants:
+        available = {source: one["available"] for source, one in store.read_json(mixture.path(variant)).items()}
+        in_shards = {source: one.tokens[TRAIN] for source, one in accounts.variants[variant].items()}
+        variants[variant] = account(wanted, available, in_shards)
+    return {"tokens": recipe.mixture.tokens, "max_epochs": recipe.mixture.max_epochs, "variants": variants}
 
 
 def _rules(recipe: Recipe, variant: str) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.report import svg
 from pipelines.report.words import gloss, share, told
-from pipelines.schema import KEEP, Stage, stage_of
+from pipelines.schema import KEEP, Reason, Stage, stage_of
 
 ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
 
@@ -58,14 +58,16 @@ class Row:
 
 
 def alarms(accounts: Mapping[str, Any]) -> list[str]:
-    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source."""
+    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source. The mixture may do so."""
     found = []
     for variant, by_source in sorted(accounts["variants"].items()):
         for source, mine in sorted(by_source.items()):
+            dropped = {reason: count for reason, count in mine["dropped"].items() if reason != Reason.MIXTURE}
             documents = mine["kept"] + sum(mine["dropped"].values())
-            if documents >= ALARM_DOCUMENTS and mine["kept"] < ALARM_SHARE * documents:
-                reason, count = max(mine["dropped"].items(), key=lambda item: (item[1], item[0]))
-                kept = f"{variant} keeps {mine['kept']:,} of {documents:,} documents of {source}"
+            passed = documents - sum(dropped.values())
+            if documents >= ALARM_DOCUMENTS and passed < ALARM_SHARE * documents:
+                reason, count = max(dropped.items(), key=lambda item: (item[1], item[0]))
+                kept = f"{variant} keeps {passed:,} of {documents:,} documents of {source}"
                 found.append(f"{kept}; {count:,} are dropped by {reason}")
     return found
 

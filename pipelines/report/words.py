@@ -18,6 +18,7 @@ _GLOSSES: dict[str, str] = {
     Reason.QUALITY_DRAW: "lost the quality draw",
     Reason.QUALITY_CUT: "quality below the threshold",
     Reason.TOO_SHORT: "too little is left without its repeated paragraphs",
+    Reason.MIXTURE: "good, but the mixture wants less of its source than there is",
     RejectReason.MALFORMED_JSON: "a line that is no JSON object",
     RejectReason.MISSING_TEXT: "no text field",
     RejectReason.TEXT_NOT_STRING: "the text field is no string",
@@ -32,6 +33,13 @@ _GLOSSES: dict[str, str] = {
     RejectReason.TOO_DEEP: "HTML nested too deep",
     RejectReason.NOT_AN_ARTICLE: "a wiki page of another namespace",
     RejectReason.REDIRECT: "a wiki page that only points to another",
+    RejectReason.UNSAFE_PATH: "a link, a device, or a path that leads out of its archive",
+    RejectReason.NOT_CODE: "no programming language that is known by its name, or no text",
+    RejectReason.LICENSE_UNKNOWN: "code without a license that can be told",
+    RejectReason.LICENSE_NOT_PERMITTED: "code under a license that is not taken",
+    RejectReason.NO_LATEX: "a submission without LaTeX source",
+    RejectReason.NOT_A_POST: "neither a question nor an answer",
+    RejectReason.ORPHAN_ANSWER: "an answer whose question is not in the dump",
 }
 
 

@@ -6,6 +6,7 @@ Dataflow worker runs it is not shown here: there is none.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("google.cloud.storage", reason="needs the extra `dataflow`")
 
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from pipelines import annotate, cluster, engine, extract, fit, select, tokenize
+from pipelines import annotate, cluster, engine, extract, fit, select, select_settings, tokenize
 from pipelines.errors import UserError
 from pipelines.parts import Part
 from pipelines.plan import Task
@@ -41,14 +42,16 @@ STORE = Store("gs://bucket/run")
 PARTS = tuple(Part(i, source, f"part-{i}-00000", 10, 1000, "0" * 64) for i, source in enumerate(("web", "wiki")))
 TASK = Task("web", "part-web", (Input("web.jsonl.gz", "gs://bucket/in/web.jsonl.gz", 10, "0" * 64),))
 SHARD = tokenize.Shard("web", 0, 1, PARTS[:1], (("filtered", "key"),))
-SELECT = select.Settings.of(RECIPE, list(RECIPE.variants))
+SELECT = select_settings.Settings.of(RECIPE, list(RECIPE.variants))
+MIXED = dataclasses.replace(SELECT, wanted={"web": 1000, "wiki": 500})
 
 JOBS = {
     "extract": (lambda p: extract.wire(p, STORE, RECIPE, [TASK]), 1),
     "cluster": (lambda p: cluster.wire(p, STORE, RECIPE, PARTS, "key"), 17),
-    "sample": (lambda p: fit.wire(p, STORE, RECIPE, [(PARTS[0], fit.Shares(0.5, 0.5), "key")]), 1),
+    "sample": (lambda p: fit.wire(p, STORE, RECIPE, [(PARTS[0], fit.Shares(0.5, 0.5, 0.0), "key")]), 1),
     "annotate": (lambda p: annotate.wire(p, STORE, RECIPE, [(PARTS[0], "key")]), 1),
     "select": (lambda p: select.wire(p, STORE, SELECT, PARTS, {"filtered": "a", "unfiltered": "b"}), 4),
+    "select-mixture": (lambda p: select.wire(p, STORE, MIXED, PARTS, {"filtered": "a", "unfiltered": "b"}), 6),
     "tokenize": (lambda p: tokenize.wire(p, STORE, [SHARD], tokenize.Vocabulary(300, 299)), 1),
 }
 

@@ -7,6 +7,7 @@ the byte; the candidate pairs, which exist only inside the job, by their caps in
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.internal import pickler
 
+from pipelines import mixture
 from pipelines.dedup.near import ROUNDS
 from quality import sampling
 from tests.invariants.conftest import build_varied
@@ -133,6 +135,40 @@ def test_select_sends_standing_members_and_one_histogram_a_part(run):
     assert 0 < SENT["ByCluster"] <= 2 * 72 * clustered
     assert SENT["ByCluster"] % 72 == 0
     assert SENT["ByVariant"] == 8 * (1 + sampling.BINS) * drawn  # one variant with a draw
+
+
+def test_a_mixture_sends_a_histogram_a_part_and_sixteen_bytes_a_document_of_the_deciding_bin(varied, run, tmp_path):
+    """web is cut in both variants, wiki in neither: of the documents only those of web's deciding bin travel."""
+    from pipelines.build import build
+    from pipelines.recipe import load
+
+    mixed = tmp_path / "run"
+    shutil.copytree(run, mixed)
+    before = (SENT.copy(), KEYS.copy())
+    SENT.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beam, "GroupByKey", _CountedGroup)
+        recipe, base = load(str(varied / "recipe.yaml"), ["mixture={tokens: 20000, weights: {web: 1, wiki: 3}}"])
+        build(recipe, base, str(mixed), ONE_WORKER, lambda line: None)
+    sent = SENT.copy()
+    for counter, earlier in zip((SENT, KEYS), before, strict=True):
+        counter.clear()
+        counter.update(earlier)
+    assert set(sent) == {"ByCluster", "ByPart", "ByVariant", "ByMixture", "ByDecidingBin"}
+    parts = len(list((mixed / "documents").rglob("*.parquet")))
+    assert sent["ByMixture"] == 2 * 8 * (1 + mixture.BINS) * parts
+    deciding = 0
+    for variant in ("unfiltered", "filtered"):
+        solved = json.loads((mixed / f"decisions/{variant}/mixture.json").read_bytes())
+        assert [solved[source]["epochs"] < 1 for source in ("web", "wiki")] == [True, False]
+        last = int((solved["web"]["bound"] - 2.0**-53) * mixture.BINS)  # the bin of the last document that is taken
+        ids = np.array([list(doc_id) for doc_id in _table(mixed, "documents/web", "doc_id")], np.uint8)
+        there = mixture.bin_of(sampling.uniform(ids, recipe.seed, mixture.PURPOSE)) == last
+        decided = f"decisions/{variant}/web"
+        verdicts, splits = (np.array(_table(mixed, decided, column)) for column in ("verdict", "split"))
+        deciding += int((there & np.isin(verdicts, ["keep", "mixture"]) & (splits == "train")).sum())
+    assert sent["ByDecidingBin"] == 16 * deciding
+    assert 2 <= deciding < 10  # of 120 documents; one in 4,096 of a large corpus
 
 
 def test_lists_of_parts_stay_small(run):

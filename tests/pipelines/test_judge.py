@@ -12,6 +12,7 @@ from pipelines.judge import (
     decisions_table,
     judge_duplicates,
     judge_length,
+    judge_mixture,
     judge_quality,
     judge_text,
     splits,
@@ -90,6 +91,19 @@ def test_a_lost_draw_names_the_quality_that_would_have_won_it(shift):
             assert row["value"] < row["threshold"] + 1e-4
 
 
+def test_the_mixture_speaks_last_and_never_of_what_is_held_out():
+    judgement = Judgement(4)
+    judge_length(judgement, np.array([0, 9, 9, 9]), Policy(min_bytes=1))
+    draws, validation = np.array([0.9, 0.9, 0.9, 0.25]), np.array([False, False, True, False])
+    judge_mixture(judgement, draws, 0.5, validation)
+    rows = decisions_table(judgement, validation).to_pylist()
+    assert [row["verdict"] for row in rows] == ["too_short", "mixture", "keep", "keep"]
+    assert (rows[1]["stage"], rows[1]["value"], rows[1]["threshold"]) == ("mixture", 0.9, 0.5)
+    again = Judgement(1)
+    judge_mixture(again, np.array([0.5]), 0.5, np.array([False]))  # the bound itself is the first draw that is not taken
+    assert _rows(again)[0]["verdict"] == "mixture"
+
+
 def test_the_split_belongs_to_the_cluster():
     groups = np.random.default_rng(2).integers(0, 256, (5000, 16), np.uint8)
     found = splits(groups, 1, 0.1)
@@ -106,5 +120,6 @@ def test_every_reason_has_its_stage():
         "quality_draw": "quality",
         "quality_cut": "quality",
         "too_short": "paragraphs",
+        "mixture": "mixture",
     }
     assert stage_of("gopher_words") == "rules"

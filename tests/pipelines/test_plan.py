@@ -71,7 +71,7 @@ def test_a_new_input_changes_at_most_its_own_pack_and_cuts_it_at_most_in_two(tmp
     before = {task.name: [found.path for found in task.inputs] for task in _planned(folder, sizes).tasks}
     after = {
         task.name: [found.path for found in task.inputs]
-        for task in _planned(tmp_path_factory.mktemp("more"), {**sizes, "b/new.jsonl": size}).tasks
+        for task in _planned(tmp_path_factory.mktemp("more"), {**sizes, "b/new0.jsonl": size}).tasks
     }
     if max(sum(sizes.get(path, 0) for path in paths) for paths in before.values()) < 2 * TARGET:
         changed = [name for name, paths in before.items() if after.get(name) != paths]

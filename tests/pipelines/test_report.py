@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import distributions, figures, words
+from pipelines.report import distributions, figures, mixture, words
 from pipelines.report.page import LEVELS, LIMIT, draw, draw_with
 from pipelines.schema import KEEP, Reason, RejectReason, Stage, stage_of
 from quality.rules import FAMILIES
@@ -75,6 +75,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "draw": "pareto", "alpha": 9.0, "keep_rate": 0.3, "threshold": None, "shift": 1.5, "solved_threshold": 0.0,
         "expected_keep_rate": 0.3, "tokens": 1000, "sources": list(sources), "kept_tokens": 290,
     }  # fmt: skip
+    mixed = mixture.account(*(dict.fromkeys(sources, tokens * scale) for tokens in (40, 30, 20)))
     auc = {"auc": 0.9, "low": 0.8, "high": 0.99, "curated_documents": 50, "web_documents": 60}
     measured = [{"source": source, "curated": True, **auc} for source in sources]
     return {
@@ -90,6 +91,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "rejects": {source: {"not_text": [{"locator": text, "detail": text, "count": 4}]} for source in sources},
         "sources": dict.fromkeys(sources, one),
         "draws": {variant: {"default": draw_of} for variant in variants},
+        "mixture": {"tokens": 40 * scale * len(sources), "max_epochs": 4.0, "variants": dict.fromkeys(variants, mixed)},
         "rules": {
             variant: {rule.name: {"signal": rule.signal, "bounds": [[rule.low, rule.high]]} for rule in _RULES}
             for variant in variants
@@ -242,7 +244,9 @@ def test_the_worst_corpus_still_gives_a_page_under_200_kb(text):
     for mine in found["accounts"]["sources"].values():
         mine["rejects"] = {str(reason): 10**12 for reason in RejectReason}
     for mine in found["accounts"]["variants"].values():
-        next(iter(mine.values()))["kept"] = 0  # alarms, bounded too
+        one = next(iter(mine.values()))
+        one["kept"], one["dropped"]["mixture"] = 0, 1  # alarms, bounded too
+    found["mixture"]["max_epochs"] = 0.1  # warnings likewise
     page = draw(found)
     assert len(page.encode()) < LIMIT
     seen = _Page(page).text
@@ -280,11 +284,16 @@ def test_a_source_that_is_almost_wiped_out_raises_the_alarm():
     assert figures.alarms(accounts) == []
     web.update(kept=0, dropped={"language": 99})  # too few documents to say so
     assert figures.alarms(accounts) == []
+    web.update(kept=0, dropped={"language": 50, "mixture": 500})  # good documents that the mixture has no room for
+    assert figures.alarms(accounts) == []
+    web.update(kept=0, dropped={"language": 500, "mixture": 5})
+    assert figures.alarms(accounts) == ["v keeps 5 of 505 documents of web; 500 are dropped by language"]
 
 
 def test_the_alarm_stands_on_the_page_before_the_numbers():
     found = json.loads(json.dumps(stats(scale=100)))
-    found["accounts"]["variants"]["filtered"]["web"].update(kept=0)
+    web = found["accounts"]["variants"]["filtered"]["web"]
+    web["kept"], web["dropped"]["mixture"] = 0, 0
     page = draw(found)
     assert 0 < page.index('class="alarm"') < page.index('class="proof"')
     assert 'class="alarm"' not in draw(stats())
@@ -296,6 +305,33 @@ def test_keep_rates_are_shown_as_asked_expected_and_got():
     assert row["law"] == "Pareto draw, alpha 9, scores moved by +1.50 on the logit scale"
     text = _Page(draw(stats())).text
     assert "30.00% 30.00% 29.00%" in re.sub(r"(?<=%)(?=\d)", " ", text)
+
+
+def test_a_mixture_is_shown_as_asked_and_got_and_adds_up_whatever_is_left_out():
+    found = stats(sources=[f"s{n:02d}" for n in range(30)])
+    for variant in found["mixture"]["variants"]:
+        told = {f"s{n:02d}": (n + 1) * 1000 for n in range(30)}
+        found["mixture"]["variants"][variant] = mixture.account(told, dict.fromkeys(told, 4000), dict.fromkeys(told, 4000))
+    for limit in (2, 10, 30, 99):
+        rows = mixture.shown(found, "filtered", limit)["rows"]
+        assert len(rows) == min(limit, 30)
+        assert [sum(row[key] for row in rows) for key in ("wanted", "available")] == [465_000, 120_000]
+    rows = mixture.shown(found, "filtered", 3)["rows"]
+    assert [row["source"] for row in rows] == ["s28", "s29", "28 others"]  # those with the largest share by name
+    assert (rows[0]["asked"], rows[0]["epochs"], rows[2]["epochs"]) == ("6.2 %", "7.25", "")
+    warnings = mixture.shown(found, "filtered", 3)["warnings"]
+    assert len(warnings) == 14  # 17,000 wanted of 4,000 and more: over 4 epochs
+    text = _Page(draw(found)).text
+    assert "What a training run of 1,200 tokens asks" in text
+    assert warnings[0] in text
+    assert f"{14 - 6} more in stats.json" in text
+
+
+def test_a_run_without_a_mixture_has_no_such_section():
+    found = stats()
+    assert 'href="#mixture"' in draw(found)
+    found["mixture"] = None
+    assert "Mixture" not in draw(found)
 
 
 def test_hosts_are_called_lower_bounds_only_where_they_are():

@@ -7,194 +7,27 @@ keep rate is found by scipy over documents, not over a histogram.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import defaultdict
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy.optimize import brentq
 
-from pipelines import engine, select
-from pipelines.parts import Part
 from pipelines.recipe import Draw, parse
-from pipelines.schema import CLUSTERS, DOCUMENTS
-from pipelines.store import Store
-from quality.signals import SIGNAL_FIELDS
-from tests.runs import ONE_WORKER, TWO_THREADS, differing, hashes
+from tests.runs import TWO_THREADS, differing, hashes
+from tests.tables import RECIPE, cluster, random_documents, run_select, uniform_of
 
-RECIPE = """
-name: verdicts
-seed: 5
-sources:
-  crawl: {format: jsonl, paths: [c], paragraphs: true}
-  forum: {format: jsonl, paths: [f], priority: -2}
-  wiki:  {format: jsonl, paths: [w], priority: 3}
-near: {min_jaccard: 0.75}
-fit: {quality: {curated: [wiki], web: [crawl, forum]}}
-variants:
-  everything: {}
-  exact: {dedup: [exact]}
-  near: {dedup: [near]}
-  drawn:
-    dedup: [exact, near]
-    default:
-      languages: {keep: [en, fr], min_score: 0.65}
-      rules: {gopher: {words.low: 20}}
-      quality: {draw: pareto, keep_rate: 0.4}
-    sources: {wiki: {languages: any, rules: none}}
-  plain_draw:
-    dedup: [near, exact]
-    default: {rules: [gopher], quality: {draw: pareto, alpha: 2.5}, min_bytes: 120}
-    sources: {forum: {quality: none, min_bytes: 0}}
-  cut:
-    dedup: [exact]
-    default: {languages: {keep: [en], min_score: 0}, quality: {draw: cut, threshold: 0.25}}
-    sources:
-      crawl: {quality: {draw: cut, keep_rate: 0.7}, languages: any}
-      wiki: {quality: {draw: pareto, keep_rate: 0.5, alpha: 4}, languages: {keep: [fr], min_score: 0.3}}
-tokens: {validation: 0.3}
-"""
 ORDER = ["language", "rules", "exact", "near", "quality", "paragraphs", None]
-# Values that pass every rule of Gopher's.
-PASSING = {"mean_word_length": 5, "alphabetic_words": 1, "distinct_stop_words": 2}
-
-
-# -- a corpus ---------------------------------------------------------------------------------------------------------------
-
-
-def _documents(seed):
-    """Documents of 3 sources in 5 parts; clusters across all of them, exact ones inside near ones."""
-    random = np.random.default_rng(seed)
-    parts = [("crawl", "a", 60), ("crawl", "b", 31), ("forum", "a", 40), ("wiki", "a", 1), ("wiki", "b", 25)]
-    documents = []
-    for source, name, rows in parts:
-        for row in range(rows):
-            emptied = source == "crawl" and random.random() < 0.15
-            text_bytes = int(random.integers(0, 3)) if emptied else int(random.integers(60, 4000))
-            documents.append(
-                {
-                    "source": source,
-                    "part": name,
-                    "row": row,
-                    "doc_id": random.bytes(16),
-                    "language": None if emptied else str(random.choice(["en", "fr", "de"], p=[0.7, 0.2, 0.1])),
-                    "language_score": 0.0 if emptied else _step(random.choice([0.2, 0.65, 0.65 - 1e-4, random.random()])),
-                    "quality": _step(random.choice([0.25, 0.5, 0.9999, 1.0, 0.0, *random.random(6)])),
-                    "n_tokens": 0 if emptied else text_bytes // 4,
-                    "text_bytes": text_bytes,
-                    "words": 0 if emptied else int(random.choice([19, 20, 49, 50, 800])),
-                    "dropped": [0] if emptied or (source == "crawl" and random.random() < 0.2) else None,
-                    "group": int(random.integers(0, 70)),
-                    "copy": int(random.integers(0, 3)),
-                    "wordless": False,
-                }
-            )
-    # A few groups have no words, hence no signature: exact clusters only.
-    for document in documents:
-        document["wordless"] = document["group"] < 6
-        if document["wordless"]:
-            document["copy"] = 0
-    _cluster(documents, "exact_cluster", lambda d: (d["group"], d["copy"]))
-    _cluster([d for d in documents if not d["wordless"]], "near_cluster", lambda d: d["group"])
-    for document in documents:
-        document.setdefault("near_cluster", None)
-        estimate = np.float32(round(0.7 + 0.3 * random.random(), 3))
-        document["jaccard"] = float(estimate) if document["near_cluster"] else None
-    return documents
-
-
-def _step(value):
-    return round(float(value), 4)
-
-
-def _cluster(documents, column, key):
-    """The smallest doc_id of each cluster with two members or more."""
-    members = defaultdict(list)
-    for document in documents:
-        members[key(document)].append(document)
-    for found in members.values():
-        for document in found:
-            document[column] = min(d["doc_id"] for d in found) if len(found) > 1 else None
-
-
-def _write(documents, folder):
-    """The tables that select reads, and its parts."""
-    by_part = defaultdict(list)
-    for document in documents:
-        by_part[document["source"], document["part"]].append(document)
-    parts = []
-    for index, ((source, name), rows) in enumerate(sorted(by_part.items())):
-        part = Part(index, source, name, len(rows), sum(d["text_bytes"] for d in rows), "")
-        parts.append(part)
-
-        def column(key, kind, rows=rows):
-            return pa.array([d[key] for d in rows], kind)
-
-        signals = {f.name: pa.array([PASSING.get(f.name, 0)] * len(rows), f.type) for f in SIGNAL_FIELDS}
-        signals |= {
-            "words": column("words", pa.int32()),
-            "language": column("language", pa.string()),
-            "language_score": column("language_score", pa.float32()),
-            "quality": column("quality", pa.float32()),
-            "n_tokens": column("n_tokens", pa.int32()),
-            "text_bytes": column("text_bytes", pa.int64()),
-        }
-        clusters = {
-            "exact_cluster": column("exact_cluster", pa.binary(16)),
-            "exact_size": pa.nulls(len(rows), pa.int32()),
-            "near_cluster": column("near_cluster", pa.binary(16)),
-            "near_size": pa.nulls(len(rows), pa.int32()),
-            "jaccard": column("jaccard", pa.float32()),
-            "dropped_paragraphs": column("dropped", pa.list_(pa.int32())),
-        }
-        tables = {
-            "documents": pa.table({"doc_id": column("doc_id", pa.binary(16))}, pa.schema([DOCUMENTS.field("doc_id")])),
-            "signals": pa.table(signals),
-            "clusters": pa.table(clusters, CLUSTERS),
-        }
-        for table, content in tables.items():
-            path = folder / part.path(table)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(content, path)
-    return tuple(parts)
-
-
-def _run(documents, folder, variants=None, on=ONE_WORKER):
-    """{variant: {doc_id: decision}}, and the folder it was written to."""
-    recipe = parse(RECIPE, "verdicts")
-    names = list(variants or recipe.variants)
-    parts = _write(documents, folder)
-    store, settings = Store(str(folder)), select.Settings.of(recipe, names)
-    engine.run(on, "select", lambda p: select.wire(p, store, settings, parts, dict.fromkeys(names, "key")))
-    decided = {}
-    for name in names:
-        rows = {}
-        for part in parts:
-            ids = pq.read_table(folder / part.path("documents"))["doc_id"].to_pylist()
-            rows |= dict(zip(ids, pq.read_table(folder / part.decisions(name)).to_pylist(), strict=True))
-        decided[name] = rows
-    return decided
+# (training tokens, weights): cut by a half and left out; all cut; a whole number of tokens for no source; nothing cut.
+MIXTURES = [
+    (20_000, {"crawl": 1, "forum": 0, "wiki": 1}),
+    (9_001, {"crawl": 0.5, "forum": 0.3, "wiki": 0.25}),
+    (10**9, {"crawl": 67, "forum": 30.5, "wiki": 2.5}),
+]
 
 
 # -- the same in plain Python -----------------------------------------------------------------------------------------------
-
-
-def _uniform(doc_id, seed, purpose):
-    full = (1 << 64) - 1
-    digest = hashlib.blake2b(f"{seed}\0{purpose}".encode(), digest_size=16).digest()
-    keys = [int.from_bytes(digest[at : at + 8], "little") for at in (0, 8)]
-    halves = [int.from_bytes(doc_id[at : at + 8], "little") for at in (0, 8)]
-
-    def finalised(value):
-        for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-            value = (value ^ (value >> 33)) * factor & full
-        return value ^ (value >> 33)
-
-    return (finalised(finalised(halves[0] ^ keys[0]) ^ halves[1] ^ keys[1]) >> 11) / 2**53
 
 
 def _law(quality, alpha, shift):
@@ -279,7 +112,7 @@ def _expected(documents, recipe, variant):
             if draw.draw == "cut" and d["quality"] < solution:
                 drop(d, "quality_cut", "quality", d["quality"], solution)
             if draw.draw == "pareto":
-                uniform = _uniform(d["doc_id"], recipe.seed, "quality")
+                uniform = uniform_of(d["doc_id"], recipe.seed, "quality")
                 if uniform >= _law(d["quality"], draw.alpha, solution):
                     drop(d, "quality_draw", "quality", d["quality"], ("would have kept", uniform, draw.alpha, solution))
 
@@ -295,8 +128,8 @@ def _expected(documents, recipe, variant):
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def decided(request, tmp_path_factory):
-    documents, folder = _documents(request.param), tmp_path_factory.mktemp("select")
-    return documents, _run(documents, folder), folder
+    documents, folder = random_documents(request.param), tmp_path_factory.mktemp("select")
+    return documents, run_select(documents, folder), folder
 
 
 def test_every_decision_is_that_of_plain_python(decided):
@@ -328,7 +161,7 @@ def test_the_splits_are_hashes_of_clusters_and_equal_in_all_variants(decided):
     documents, found, _ = decided
     for d in documents:
         group = d["near_cluster"] or d["exact_cluster"] or d["doc_id"]
-        split = "validation" if _uniform(group, 5, "split") < 0.3 else "train"
+        split = "validation" if uniform_of(group, 5, "split") < 0.3 else "train"
         assert {rows[d["doc_id"]]["split"] for rows in found.values()} == {split}
 
 
@@ -381,24 +214,77 @@ def test_a_keeper_passed_the_same_steps_and_no_cluster_vanishes(decided):
 def test_bytes_depend_neither_on_the_engine_nor_on_what_else_is_decided(decided, tmp_path):
     """All variants at once on one worker; one variant on two threads: the same files."""
     documents, _, folder = decided
-    _run(documents, tmp_path, ["drawn"], TWO_THREADS)
+    run_select(documents, tmp_path, ["drawn"], TWO_THREADS)
     reference = {name: digest for name, digest in hashes(folder).items() if name.startswith("decisions/drawn/")}
     assert len(reference) > 6
     assert differing(reference, {n: d for n, d in hashes(tmp_path).items() if n.startswith("decisions/")}) == set()
 
 
+@pytest.mark.parametrize("chosen", MIXTURES)
+def test_a_mixture_takes_documents_in_the_order_of_their_draw_until_the_tokens_are_there(decided, tmp_path, chosen):
+    """Over what every variant keeps without a mixture: sorted by draw, taken one by one. What is held out stays."""
+    documents, plain, _ = decided
+    tokens, weights = chosen
+    mixed = f"{RECIPE}mixture: {{tokens: {tokens}, weights: {json.dumps(weights)}}}\n"
+    found = run_select(documents, tmp_path, recipe=mixed)
+    cut = 0
+    for variant, rows in found.items():
+        told = json.loads((tmp_path / f"decisions/{variant}/mixture.json").read_bytes())
+        assert sorted(told) == sorted(weights)
+        for source, weight in weights.items():
+            kept = [
+                (uniform_of(d["doc_id"], 5, "mixture"), d["n_tokens"] + 1, d["doc_id"])
+                for d in documents
+                if d["source"] == source
+                and (plain[variant][d["doc_id"]]["verdict"], plain[variant][d["doc_id"]]["split"]) == ("keep", "train")
+            ]
+            wanted, taken, ids = told[source]["wanted"], 0, set()
+            assert abs(wanted - tokens * weight / sum(weights.values())) <= 1
+            for _, count, doc_id in sorted(kept):
+                if taken < wanted:
+                    taken, ids = taken + count, ids | {doc_id}
+            available = sum(count for _, count, _ in kept)
+            assert (told[source]["available"], told[source]["taken"]) == (available, taken)
+            nothing = None if wanted else 0.0
+            assert told[source]["epochs"] == (pytest.approx(wanted / available) if available else nothing)
+            lost = {doc_id for _, _, doc_id in kept} - ids
+            for draw, _, doc_id in kept:
+                bound = told[source]["bound"]
+                if doc_id in lost:
+                    dropped = {"verdict": "mixture", "stage": "mixture", "value": draw, "threshold": bound}
+                    assert rows[doc_id] == {**dropped, "duplicate_of": None, "split": "train"}
+                    assert draw >= bound
+                else:
+                    assert draw < bound
+            cut += len(lost)
+        touched = {doc_id for doc_id, row in rows.items() if row != plain[variant][doc_id]}
+        assert touched == {doc_id for doc_id, row in rows.items() if row["verdict"] == "mixture"}
+        assert sum(one["wanted"] for one in told.values()) == tokens
+    assert (cut > 50) == (tokens < 10**6)
+
+
+def test_a_mixture_is_the_same_on_two_threads_and_whatever_else_is_decided(decided, tmp_path):
+    documents, _, _ = decided
+    mixed = RECIPE + "mixture: {tokens: 9001, weights: {crawl: 1, forum: 1, wiki: 1}}\n"
+    run_select(documents, tmp_path / "all", recipe=mixed)
+    run_select(documents, tmp_path / "one", ["drawn"], TWO_THREADS, mixed)
+    drawn = [{n: d for n, d in hashes(tmp_path / run).items() if n.startswith("decisions/drawn/")} for run in ("all", "one")]
+    assert any(name.endswith("mixture.json") for name in drawn[0])
+    assert differing(*drawn) == set()
+
+
 def test_an_emptied_document_stays_only_where_all_copies_are_empty(tmp_path):
     """Two copies, one of them emptied with the better score; two emptied ones: the first pair keeps its text."""
-    documents = [d for d in _documents(4) if d["source"] == "crawl"][:4]
+    documents = [d for d in random_documents(4) if d["source"] == "crawl"][:4]
     for number, d in enumerate(documents):
         d.update(group=number // 2, copy=0, part="a", row=number, language="en", language_score=1.0, wordless=False, jaccard=None)
         empty = number != 1
         d.update(words=0 if empty else 60, dropped=[0] if empty else None, quality=0.9 if empty else 0.1)
         d.update(text_bytes=0 if empty else 400, n_tokens=0 if empty else 100)
-    _cluster(documents, "exact_cluster", lambda d: d["group"])
+    cluster(documents, "exact_cluster", lambda d: d["group"])
     for d in documents:
         d["near_cluster"] = d["exact_cluster"]
-    rows = _run(documents, tmp_path, ["exact"])["exact"]
+    rows = run_select(documents, tmp_path, ["exact"])["exact"]
     first, second = documents[:2], documents[2:]
     assert [rows[d["doc_id"]]["verdict"] for d in first] == ["duplicate_exact", "keep"]
     assert rows[first[0]["doc_id"]]["duplicate_of"] == first[1]["doc_id"]

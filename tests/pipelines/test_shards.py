@@ -77,26 +77,23 @@ def test_a_document_out_of_range_is_no_other_document(tmp_path):
 
 def test_blend_by_hand():
     shards = [("a0", "a", 30, 3), ("a1", "a", 10, 1), ("b0", "b", 60, 2), ("c0", "c", 0, 0)]
-    by_tokens = {one["prefix"]: one["weight"] for one in blend(shards, {})}
-    assert by_tokens == pytest.approx({"a0": 0.3, "a1": 0.1, "b0": 0.6})  # an empty shard is left out
-    given_a = {one["prefix"]: one["weight"] for one in blend(shards, {"a": 0.8})}
-    assert given_a == pytest.approx({"a0": 0.6, "a1": 0.2, "b0": 0.2})
-    # A proportion for a source that ran dry is shared by the others.
-    dry = {one["prefix"]: one["weight"] for one in blend(shards, {"a": 0.25, "b": 0.25, "c": 0.5})}
+    by_tokens = blend(shards)  # an empty shard is left out
+    assert {one["prefix"]: one["weight"] for one in by_tokens} == pytest.approx({"a0": 0.3, "a1": 0.1, "b0": 0.6})
+    assert {one["epochs"] for one in by_tokens} == {1.0}
+    # A mixture: a is gone through twice, b's documents were taken until 55 tokens were there.
+    mixed = {one["prefix"]: (one["weight"], one["epochs"]) for one in blend(shards, {"a": 80, "b": 55, "c": 0})}
+    weights = {prefix: weight for prefix, (weight, _) in mixed.items()}
+    assert weights == pytest.approx({"a0": 60 / 135, "a1": 20 / 135, "b0": 55 / 135})
+    assert {prefix: epochs for prefix, (_, epochs) in mixed.items()} == {"a0": 2.0, "a1": 2.0, "b0": 1.0}
+    # What a source that ran dry was to have is shared by the others.
+    dry = {one["prefix"]: one["weight"] for one in blend(shards, {"a": 50, "b": 50, "c": 100})}
     assert dry == pytest.approx({"a0": 0.375, "a1": 0.125, "b0": 0.5})
-    assert blend([], {}) == []
+    assert blend([]) == blend([], {"a": 1}) == []
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1000)), max_size=9),
-    st.dictionaries(st.sampled_from("abc"), st.floats(0.01, 1)),
-)
-def test_weights_sum_to_one_and_follow_tokens_within_a_source(shards, weights):
-    entries = blend([(f"{n}", source, tokens, 1) for n, (source, tokens) in enumerate(shards)], weights)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1000)), max_size=9))
+def test_weights_sum_to_one_and_follow_tokens(shards):
+    entries = blend([(f"{n}", source, tokens, 1) for n, (source, tokens) in enumerate(shards)])
     assert [entry["prefix"] for entry in entries] == [f"{n}" for n, (_, tokens) in enumerate(shards) if tokens]
-    if entries:
-        assert sum(entry["weight"] for entry in entries) == pytest.approx(1)
-    for entry in entries:
-        source, tokens = shards[int(entry["prefix"])]
-        share = sum(e["weight"] for e in entries if shards[int(e["prefix"])][0] == source)
-        assert entry["weight"] / share == pytest.approx(tokens / sum(t for s, t in shards if s == source))
+    total = sum(tokens for _, tokens in shards)
+    assert [entry["weight"] for entry in entries] == pytest.approx([entry["tokens"] / total for entry in entries])
