@@ -5,7 +5,9 @@ take them for (latin-1 is windows-1252). Text: `extract_plain_text` of resilipar
 rules, list bullets, no links, forms, alternative texts or noscript; block structure stays as line breaks.
 
 Its parser takes quadratic time in nesting depth, so documents nested beyond `MAX_DEPTH` are refused by a linear scan: a bound
-that is a count, where a clock would make the output depend on the machine.
+that is a count, where a clock would make the output depend on the machine. And every level of a list indents each of its lines,
+so that a few kB of nested lists could stand for gigabytes of blanks: what would be indented by more than `_INDENTS` times its own
+length is refused likewise.
 """
 
 from __future__ import annotations
@@ -21,8 +23,13 @@ _FLAT = frozenset(
 )
 
 
+_LISTS = re.compile(r"<(/?)[uo]l(?![^\s/>])", re.IGNORECASE)
+_INDENTS = 8  # real posts stay below 1
+_FREE = 1 << 20  # characters
+
+
 class TooDeep(Exception):
-    """The document nests deeper than MAX_DEPTH."""
+    """The document cannot be read in linear time and space."""
 
 
 def decode(content: bytes, header_charset: str | None) -> str:
@@ -46,14 +53,31 @@ def main_text(html: str) -> tuple[str, str | None]:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    if html.count("<") > MAX_DEPTH and depth(html) > MAX_DEPTH:
-        raise TooDeep(f"nested over {MAX_DEPTH} levels")
+    check_depth(html)
     tree = HTMLTree.parse(html)
     text = extract_plain_text(
         tree, main_content=True, list_bullets=True, alt_texts=False, links=False, form_fields=False, noscript=False
     )
     title = " ".join((tree.title or "").split())
     return str(text), title or None
+
+
+def check_depth(html: str) -> None:
+    """TooDeep for what cannot be parsed in linear time, or would be indented to many times its length."""
+    tags = html.count("<")
+    if tags > MAX_DEPTH and depth(html) > MAX_DEPTH:
+        raise TooDeep(f"nested over {MAX_DEPTH} levels")
+    if 2 * tags * tags > _FREE and 2 * _list_depth(html) * tags > _INDENTS * len(html) + _FREE:
+        raise TooDeep(f"lists indent it to over {_INDENTS} times its length")
+
+
+def _list_depth(html: str) -> int:
+    """How deep lists nest at most, by counting their tags; a level indents by two characters."""
+    now = deepest = 0
+    for found in _LISTS.finditer(html):
+        now = max(now - 1, 0) if found[1] else now + 1
+        deepest = max(deepest, now)
+    return deepest
 
 
 def depth(html: str) -> int:

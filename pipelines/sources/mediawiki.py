@@ -4,13 +4,16 @@
 |-------------------------------------------------------|-----------------------------------------------------|
 | an article (namespace 0)                              | a document: its text without markup (`wikitext`)    |
 | a page of another namespace                           | reject `not_an_article`                             |
+| a page that lists what its title may mean             | reject `not_an_article`, "disambiguation: ..."      |
 | a page that points to another                         | reject `redirect`                                   |
-| a page without a text                                 | reject `missing_text`                               |
+| a page without a text, or whose text was deleted      | reject `missing_text`                               |
 | a page over the limit                                 | reject `too_large`, never held                      |
 | XML that breaks off or is not well-formed, an entity declaration, damage in the container | one `corrupt_container` |
 
-The title and timestamp are the page's, source_id its id, url the site's base and the title; the names of the file and category
-namespaces come from the dump's own siteinfo. An unexpected export version is read as far as its elements are known.
+Of a page with several revisions the first one that stands there counts (dumps of current pages have one). The title and
+timestamp are the page's, source_id its id, url the site's base and the title. What the edition calls files, categories,
+redirects and disambiguations is told by the dump's language (`wiki_languages`) and its siteinfo. An unexpected export version
+is read as far as its elements are known.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from urllib.parse import quote
 from xml.parsers import expat
 
 from pipelines.reading import CorruptInput, decompressed, open_input
-from pipelines.records import Input, Limits, Record, Reject, Span
+from pipelines.records import Input, Limits, Record, Reject, Span, short
 from pipelines.schema import RejectReason
 from pipelines.sources import SourceOptions
-from pipelines.sources.wikitext import is_redirect, plain_text
+from pipelines.sources.wiki_languages import edition, is_disambiguation, is_redirect
+from pipelines.sources.wikitext import plain_text, without_comments
 
 _BLOCK = 1 << 16
 _KEPT = frozenset(["title", "ns", "id", "text", "timestamp", "base"])
@@ -47,7 +51,7 @@ class _Parser:
 
     def __init__(self, limit: int) -> None:
         self.pages: deque[_Page] = deque()
-        self.base = ""
+        self.base = self.language = ""
         self.file_names: set[str] = set()
         self._limit = limit
         self._page: _Page | None = None
@@ -69,8 +73,12 @@ class _Parser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._element, self._text = name, []
+        if name == "text" and "deleted" in attributes:
+            self._element = ""  # an administrator took the text away: the page has none
         if name == "page":
             self._page = _Page()
+        elif name == "mediawiki":
+            self.language = attributes.get("xml:lang", "")
         elif name == "redirect" and self._page is not None:
             self._page.redirect = True
         elif name == "namespace":
@@ -113,7 +121,7 @@ def read(
                 block = stream.read(_BLOCK)
                 for start in range(0, max(len(block), 1), _BLOCK):
                     parser.feed(block[start : start + _BLOCK], last=not block)
-            except (CorruptInput, expat.ExpatError) as error:
+            except (CorruptInput, expat.ExpatError, LookupError, ValueError) as error:  # the last two: of an encoding
                 damage = error
             while parser.pages:
                 yield _judged(f"{source_input.path}#{number}", parser.pages.popleft(), parser, limits)
@@ -129,13 +137,16 @@ def _judged(locator: str, page: _Page, parser: _Parser, limits: Limits) -> Recor
     if page.size > limits.record_bytes:
         return Reject(locator, RejectReason.TOO_LARGE, f"{page.size} bytes")
     if values.get("ns", "0") != "0":
-        return Reject(locator, RejectReason.NOT_AN_ARTICLE, title)
+        return Reject(locator, RejectReason.NOT_AN_ARTICLE, short(title))
     markup = values.get("text")
-    if page.redirect or (markup is not None and is_redirect(markup)):
-        return Reject(locator, RejectReason.REDIRECT, title)
+    if page.redirect or (markup is not None and is_redirect(markup, parser.language)):
+        return Reject(locator, RejectReason.REDIRECT, short(title))
     if markup is None:
-        return Reject(locator, RejectReason.MISSING_TEXT, title)
-    text = plain_text(markup, parser.file_names)
+        return Reject(locator, RejectReason.MISSING_TEXT, short(title))
+    if is_disambiguation(title, without_comments(markup), parser.language):
+        return Reject(locator, RejectReason.NOT_AN_ARTICLE, short(f"disambiguation: {title}"))
+    names = edition(parser.language)
+    text = plain_text(markup, names.files | names.categories | parser.file_names)
     return Record(locator, text, values.get("id"), _url(parser.base, title), title or None, values.get("timestamp"))
 
 

@@ -124,7 +124,7 @@ def _http(frame: Frame, limit: int) -> tuple[int | None, str, str | None, bytes 
         media = _media(record.http_content_type or "")
         if auto_decode != "all" and media in _TEXT and _ENCODED.match(payload):
             break
-        return headers.status_code, media, record.http_charset, payload
+        return headers.status_code, media, _charset(headers.get("Content-Type") or ""), payload
     return None, "", None, None
 
 

@@ -190,7 +190,7 @@ def _edition(names: tuple[str, ...]) -> Edition:
 EDITIONS = {language: _edition(names) for language, names in _TABLE.items()}
 _OTHER = _edition(("",) * len(_ENGLISH))
 
-_ANY_REDIRECT = re.compile(r"\s*#\w+\s*:?\s*\[\[")
+_ANY_REDIRECT = re.compile(r"\s*#\w+\s*(?::\s*)?\[\[")
 _TEMPLATE = re.compile(r"\{\{([^{}|<>\[\]]{1,200})")
 
 

@@ -30,17 +30,11 @@ _RULE = re.compile(r"^-{4,}", re.MULTILINE)
 _MAGIC = re.compile(r"__[A-Z]{3,}__")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*")
 _BLANKS = re.compile(r"\n{3,}")
-_REDIRECT = re.compile(r"\s*#\w+[^\S\n]*:?[^\S\n]*\[\[", re.UNICODE)
-
-
-def is_redirect(markup: str) -> bool:
-    """Whether a page's text only points to another page: "#REDIRECT [[...", in any language's word for it."""
-    return _REDIRECT.match(markup) is not None
 
 
 def plain_text(markup: str, file_names: Collection[str] = FILE_NAMES) -> str:
     """The text of an article. file_names: lower-case names of the namespaces whose links show no text."""
-    text = _without_elements(_without_comments(markup))
+    text = _without_elements(without_comments(markup))
     text = _without_brackets(text, frozenset(file_names) | FILE_NAMES)
     text = _EXTERNAL.sub(r"\1", text)
     text = _TAG.sub("", _BREAK.sub("\n", text))
@@ -51,7 +45,8 @@ def plain_text(markup: str, file_names: Collection[str] = FILE_NAMES) -> str:
     return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
+    """The markup without <!-- comments -->; one that nobody closes takes the rest with it."""
     parts, at = [], 0
     while (start := text.find("<!--", at)) >= 0:
         parts.append(text[at:start])

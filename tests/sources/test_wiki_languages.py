@@ -113,6 +113,7 @@ def test_disambiguations(title, markup, language, found):
         ("#重定向 [[A]]", "zh", True),  # an edition without a table: any word
         ("#REDIRECT", "en", False),
         ("", "en", False),
+        ("#redirect" + " " * 1_000_000, "en", False),  # in linear time
     ],
 )
 def test_redirects(markup, language, found):
@@ -171,3 +172,90 @@ def test_the_names_of_the_real_bulgarian_dump(dumps):
     assert named["6"].lower() in names.files
     assert named["10"].lower() in names.templates
     assert named["14"].lower() in names.categories
+
+
+# -- through the reader -----------------------------------------------------------------------------------------------------
+
+
+def _page(number, title, markup, namespace=0):
+    text = markup.replace("&", "&amp;").replace("<", "&lt;")
+    revision = f"<revision><id>{number}9</id><text xml:space='preserve'>{text}</text></revision>"
+    return f"<page><title>{title}</title><ns>{namespace}</ns><id>{number}</id>{revision}</page>"
+
+
+def _read(folder, language, *pages):
+    """(documents, rejects) of an export whose siteinfo names no namespace, as old exports do."""
+    from pipelines.records import Input, Limits, Record
+    from pipelines.sources import SourceOptions, reader
+
+    path = folder / "dump.xml"
+    attribute = f' xml:lang="{language}"' if language else ""
+    path.write_text(f"<mediawiki{attribute}><siteinfo><base>https://xx.example/wiki/A</base></siteinfo>{''.join(pages)}</mediawiki>")
+    found = list(reader("mediawiki")(Input("dump.xml", str(path), 0, ""), SourceOptions(), Limits(), None))
+    return [one for one in found if isinstance(one, Record)], [one for one in found if not isinstance(one, Record)]
+
+
+@pytest.mark.parametrize("language", LLAMA)
+def test_a_dump_in_every_language(language, tmp_path):
+    """An article with a file and a category in the language's words, a redirect, and both kinds of disambiguation pages."""
+    redirect, file, category, template, title = WORDS[language]
+    article = (
+        f"'''Text''' with [[{file}:A.jpg|thumb|a caption with a [[link]]]] a [[target|label]].\n\n"
+        f"<!-- {template} -->\n[[{category}:Any]]\n[[{category.lower()}:other]]\n[[:{category}:Shown]]"
+    )
+    (document,), rejects = _read(
+        tmp_path, language,
+        _page(1, "Article", article), _page(2, "Other name", redirect), _page(3, "Many", f"* [[One]]\n{template}"),
+        _page(4, title, "* [[One]]\n* [[Two]]"), _page(5, "Talk", "talk", 1),
+    )
+    assert document.text == f"Text with  a label.\n\n{category}:Shown"
+    assert [(one.locator, one.reason.value, one.detail) for one in rejects] == [
+        ("dump.xml#1", "redirect", "Other name"),
+        ("dump.xml#2", "not_an_article", "disambiguation: Many"),
+        ("dump.xml#3", "not_an_article", f"disambiguation: {title}"),
+        ("dump.xml#4", "not_an_article", "Talk"),
+    ]
+
+
+def test_a_name_of_another_edition_is_a_title(tmp_path):
+    """"Imagine" is Romanian for a file; in English it is a film's title."""
+    link = "He made [[Imagine: John Lennon]] in 1988."
+    assert _read(tmp_path, "en", _page(1, "A", link))[0][0].text == "He made Imagine: John Lennon in 1988."
+    assert _read(tmp_path, "ro", _page(1, "A", link))[0][0].text == "He made  in 1988."
+
+
+def test_an_edition_without_a_table_has_the_english_names(tmp_path):
+    pages = [_page(1, "甲", "[[File:a.jpg]]text"), _page(2, "乙", "#重定向 [[甲]]"), _page(3, "丙", "{{Disambig}}")]
+    for language in ("zh", ""):
+        (document,), rejects = _read(tmp_path, language, *pages)
+        assert document.text == "text"
+        assert [one.reason.value for one in rejects] == ["redirect", "not_an_article"]
+
+
+def test_the_real_dumps_through_the_reader(dumps, tmp_path):
+    """English: 106 articles were read before disambiguations went out, 8 of them; Bulgarian: one article."""
+    from collections import Counter
+
+    from pipelines import packages, sample
+    from pipelines.records import Input, Limits, Record
+    from pipelines.sources import SourceOptions, count_records, reader
+
+    folder = sample.sample_path(packages.cache_folder()) / "wikipedia"
+    expected = {
+        "en": {"document": 98, "redirect": 99, "disambiguation": 8, "other namespace": 1},
+        "bg": {"document": 1, "other namespace": 2},
+    }
+    for path in sorted(folder.iterdir()):
+        one = Input(path.name, str(path), 0, "")
+        counts, markup = Counter(), Counter()
+        for item in reader("mediawiki")(one, SourceOptions(), Limits(), None):
+            if isinstance(item, Record):
+                counts["document"] += 1
+                markup.update(re.findall(r"\[\[|\]\]|(?:File|Image|Category|Файл|Картинка|Категория):\S", item.text))
+            elif item.reason == "redirect":
+                counts["redirect"] += 1
+            else:
+                counts["disambiguation" if item.detail.startswith("disambiguation: ") else "other namespace"] += 1
+        assert counts == expected[path.name[:2]]
+        assert counts.total() == count_records("mediawiki", one, SourceOptions())
+        assert markup == {}
