@@ -171,9 +171,7 @@ def load(folder: Path, model: Decoder, optimiser: Optimizer, world: World) -> di
     if (folder / OPTIMISER).is_dir():
         moments = get_optimizer_state_dict(model, optimiser)  # torch makes what there is not yet, to be written over
         with _not_told_that_one_process_is_alone():
-            state_dict_loader.load(
-                {"state": moments["state"]}, checkpoint_id=folder / OPTIMISER, no_dist=world.size == 1
-            )
+            state_dict_loader.load({"state": moments["state"]}, checkpoint_id=folder / OPTIMISER, no_dist=world.size == 1)
         set_optimizer_state_dict(model, optimiser, moments)
     else:
         optimiser.state.clear()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import Annotated
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -34,3 +37,102 @@ def presets(as_json: AsJson = False) -> None:
 
     rows = [tables.facts(preset) for preset in PRESETS.values()]
     print(json.dumps(tables.to_json(rows), indent=1) if as_json else tables.to_text(rows))
+
+
+@app.command()
+def run(
+    settings: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="What to train: a preset's name, or settings.")],
+    folder: Annotated[str, typer.Option("--run", metavar="DIR", help="The run's folder; one that is there is gone on with.")],
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="tokens/VARIANT of a winnow run, a blend, or a shard.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model, or go on with a run. On several processes: torchrun --nproc-per-node N -m -- pipelines.cli train run ..."""
+    _need_torch()
+    from train import report
+    from train import run as runs
+    from train.run_file import load
+
+    chosen = load(settings, [*([f"data.path={json.dumps(data)}"] if data is not None else []), *(overrides or ())])
+    stream = sys.stderr if as_json else sys.stdout
+    try:
+        summary = runs.train(chosen, settings, Path(folder), report.teller(stream))
+    except runs.Stopped:
+        print(f"{folder}: stopped as asked; the same command goes on where it stands", file=sys.stderr)
+        sys.exit(runs.STOPPED)
+    _print(summary, as_json)
+
+
+Tokenizer = Annotated[str | None, typer.Option(metavar="FILE", help="tokenizer.json; by default the checkpoint's own.")]
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run.")],
+    out: Annotated[str, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a LLaMA model as Hugging Face's LlamaForCausalLM, with its tokenizer."""
+    _need_torch()
+    from train.export import export_checkpoint
+
+    _print_written(export_checkpoint(checkpoint, out, tokenizer), as_json)
+
+
+@app.command(name="import")
+def import_(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A LlamaForCausalLM as Hugging Face saves it.")],
+    out: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder that is not there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Read a LlamaForCausalLM back as a checkpoint."""
+    _need_torch()
+    from train.export import import_checkpoint
+
+    _print_written(import_checkpoint(folder, out), as_json)
+
+
+def _print_written(written: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(written), indent=1))
+        return
+    print(f"{written.folder}: {written.parameters:,} parameters in {written.dtype}")
+    if written.no_tokenizer:
+        print(f"no tokenizer: {written.no_tokenizer}")
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run.")],
+    prompts: Annotated[list[str] | None, typer.Option("--prompt", help="What to go on from; may stand several times.")] = None,
+    tokenizer: Tokenizer = None,
+    samples: Annotated[int, typer.Option(min=1, help="Continuations a prompt.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most probable token.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the fewest tokens with this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Continue prompts with a model, by a cache of keys and values."""
+    _need_torch()
+    import torch
+
+    from train import sample as sampling
+
+    torch.set_num_threads(1)
+    drawing = sampling.Drawing(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    found = sampling.sample(checkpoint, prompts or [""], drawing, tokenizer, samples)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return
+    for one in found:
+        print(f"{one.prompt}{one.text}\n[{one.finish}]\n")
+
+
+def _print(summary: dict[str, Any] | None, as_json: bool) -> None:
+    if summary is None:  # not the main process
+        return
+    from train import report
+
+    print(json.dumps(summary, indent=1) if as_json else report.summary_text(summary))

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from train.model import Outputs
 
 IGNORE = -100  # targets of this value carry no loss
-_CHUNK_ROWS, _CHUNK_LOGITS = 1024, 1 << 24  # tokens and logits held at once: at most 64 MB in float32
+_CHUNK_ROWS = 1024  # tokens at once
+# Logits at once: 64 MB in float32 on an accelerator; on a CPU what its caches hold.
+_CHUNK_LOGITS, _CHUNK_LOGITS_CPU = 1 << 24, 1 << 22
 
 
 def cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
@@ -72,7 +74,8 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> list[slice]:
-    step = max(1, min(_CHUNK_ROWS, _CHUNK_LOGITS // len(weight_VD)))
+    most = _CHUNK_LOGITS_CPU if weight_VD.device.type == "cpu" else _CHUNK_LOGITS
+    step = max(1, min(_CHUNK_ROWS, most // len(weight_VD)))
     return [slice(start, start + step) for start in range(0, len(hidden_ND), step)]
 
 

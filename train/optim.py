@@ -27,12 +27,12 @@ def make_optimiser(model: nn.Module, kind: Optimiser, betas: tuple[float, float]
     """The optimiser of all parameters of a model. Of Adafactor only betas[1] is used; learning rates are 0 until they are set."""
     if kind == "adafactor":
         return Adafactor(model.parameters(), beta2=betas[1])
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}  # fused code takes tensors of one kind: sharded ones apart
     for name, parameter in model.named_parameters():
-        (decayed if parameter.ndim >= 2 and not name.endswith("bias") else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, eps=1e-8, fused=True)
+        decayed = parameter.ndim >= 2 and not name.endswith("bias")
+        groups.setdefault((decayed, isinstance(parameter, DTensor)), []).append(parameter)
+    chosen = [{"params": params, "weight_decay": weight_decay if key[0] else 0.0} for key, params in groups.items()]
+    return torch.optim.AdamW(chosen, lr=0.0, betas=betas, eps=1e-8, fused=True)
 
 
 class Adafactor(Optimizer):
@@ -98,10 +98,25 @@ def _root_mean_square(x: Tensor) -> Tensor:
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """float32 scalar: the Euclidean norm of all gradients together; not finite where any of them is not."""
-    return whole(torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None]))
+    """float32 scalar: the Euclidean norm of all gradients together; not finite where any of them is not.
+
+    Summed in float64, so that it is the same however gradients are sharded.
+    """
+    norms = []
+    for some in _by_kind(parameters):
+        each = [torch.linalg.vector_norm(one.grad, dtype=torch.float64) for one in some]
+        norms.append(whole(torch.linalg.vector_norm(torch.stack(each))))
+    return torch.linalg.vector_norm(torch.stack(norms)).float()
 
 
 def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, most: float) -> None:
     """Scales all gradients so that their norm, which is given, is at most `most`."""
-    torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    for some in _by_kind(parameters):
+        torch.nn.utils.clip_grads_with_norm_(some, most, norm)
+
+
+def _by_kind(parameters: Iterable[Any]) -> list[list[Any]]:
+    """Those that have gradients, sharded ones apart from ordinary ones: torch's functions on lists take one kind."""
+    having = [one for one in parameters if one.grad is not None]
+    kinds = [[one for one in having if isinstance(one, DTensor) == sharded] for sharded in (False, True)]
+    return [kind for kind in kinds if kind]
