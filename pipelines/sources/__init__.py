@@ -38,6 +38,7 @@ FORMATS: dict[str, tuple[str, bool]] = {
     "warc": ("warc", False),
     "mediawiki": ("mediawiki", False),
     "datasets": ("hf_datasets", False),
+    "code": ("code", False),
     "stackexchange": ("stackexchange", False),
 }
 
