@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 class Source(_Strict):
     """One source: inputs of one format."""
 
-    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "stackexchange"]
+    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "books", "arxiv", "stackexchange"]
     paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
     fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names

@@ -164,7 +164,7 @@ def complete(given: Settings, name: str, vocab_size: int) -> Settings:
     model = _model(given, name, vocab_size)
     tiny = given.preset is not None and given.preset.endswith("-tiny")
     kind = given.optimiser.kind or (presets.PRESETS[given.preset].optimiser if given.preset else "adamw")
-    steps = given.steps or (300 if tiny else None)
+    steps = given.steps or (250 if tiny else None)
     if steps is None:
         raise UserError(f"{name}: steps is missing: how many updates? set steps=...")
     context = model.context

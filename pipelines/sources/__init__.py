@@ -39,6 +39,8 @@ FORMATS: dict[str, tuple[str, bool]] = {
     "mediawiki": ("mediawiki", False),
     "datasets": ("hf_datasets", False),
     "code": ("code", False),
+    "books": ("books", False),
+    "arxiv": ("arxiv", False),
     "stackexchange": ("stackexchange", False),
 }
 
