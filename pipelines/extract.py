@@ -30,6 +30,7 @@ from pipelines.records import Limits, Record, Reject
 from pipelines.schema import DOCUMENTS, REJECTS, doc_id
 from pipelines.sources import SourceOptions, reader
 from pipelines.store import HashingFile, Store, TableWriter, stage_key
+from quality import c4
 
 VERSION = 1
 BATCH_DOCUMENTS = 2000
@@ -43,6 +44,7 @@ class Settings:
 
     format: str
     options: SourceOptions
+    clean: Literal["none", "c4"]
     form: Literal["prose", "verbatim"]
     paragraphs: bool
     limits: Limits
@@ -55,6 +57,7 @@ class Settings:
         return Settings(
             chosen.format,
             SourceOptions(**chosen.fields),
+            chosen.clean,
             chosen.form,
             chosen.paragraphs,
             Limits(recipe.limits.record_bytes),
@@ -72,7 +75,10 @@ def task_key(task: Task, settings: Settings) -> str:
 
 def documents_batch(source: str, records: Sequence[Record], settings: Settings) -> pa.RecordBatch:
     """The documents of `records`, with every column of DOCUMENTS."""
-    texts = normalise.normalise([record.text for record in records], settings.form)
+    raw = [record.text for record in records]
+    if settings.clean == "c4":
+        raw = [c4.clean(text)[0] for text in raw]
+    texts = normalise.normalise(raw, settings.form)
     minima, valid = signatures(texts, settings.minhash)
     if settings.paragraphs:
         paragraph_hashes, paragraph_bytes = paragraph_table(texts)

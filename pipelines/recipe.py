@@ -42,11 +42,12 @@ class _Strict(BaseModel):
 class Source(_Strict):
     """One source: inputs of one format."""
 
-    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "books", "arxiv", "stackexchange"]
+    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "stackexchange"]
     paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
     fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
     form: Literal["prose", "verbatim"] = "prose"  # verbatim: code and LaTeX keep everything but NUL and CRLF
+    clean: Literal["none", "c4"] = "none"  # c4: leave out the lines that C4 leaves out, before normalisation
     mask: bool = False  # write e-mail addresses and public IP addresses as email@example.com and 192.0.2.1
     paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
