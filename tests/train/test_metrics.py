@@ -1,0 +1,37 @@
+"""The log of a run: JSON lines as the truth, TensorBoard's own reader for what stands beside them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from train.metrics import LOG, Log
+
+
+def test_lines_go_on_behind_what_a_checkpoint_vouches_for(tmp_path):
+    log = Log(tmp_path, 0)
+    log.write("step", step=1, loss=2.5)
+    vouched = log.size
+    log.write("step", step=2, loss=float("nan"))
+    log.close()
+    assert json.loads((tmp_path / LOG).read_text().splitlines()[1])["loss"] is None
+    again = Log(tmp_path, vouched)
+    again.write("step", step=2, loss=2.25)
+    again.close()
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 2.5), (2, 2.25)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_reads_the_same_numbers(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = Log(tmp_path, 0)
+    log.write("start", precision="bf16")
+    for step in range(1, 4):
+        log.write("step", step=step, loss=1 / step, skipped=False)
+    log.close()
+    read = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    found = [(event.step, event.value) for event in read.Scalars("step/loss")]
+    assert found == [(step, pytest.approx(1 / step)) for step in range(1, 4)]
