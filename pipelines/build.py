@@ -175,13 +175,14 @@ def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
 
 def _select(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
-    keys = select_settings.variant_keys(store, recipe, parts)
+    bounds = models.perplexity_bounds(store)
+    keys = select_settings.variant_keys(store, recipe, parts, bounds)
     stale = [
         name
         for name, key in keys.items()
         if not all(map(partial(store.is_finished, key=key), select_settings.decided_paths(recipe, name, parts)))
     ]
-    settings = select_settings.Settings.of(recipe, stale)
+    settings = select_settings.Settings.of(recipe, stale, bounds)
     job.stage(
         "select",
         len(stale) * len(parts),

@@ -8,6 +8,7 @@ depend on order, parts or workers. Sampling runs on the workers, part by part; l
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -210,10 +211,10 @@ def _example(store: Store, parts: Sequence[Part], source: str, curated: bool) ->
 def _fit_perplexity(store: Store, recipe: Recipe, parts: Sequence[Part], samples: list[str]) -> None:
     chosen = recipe.fit.perplexity
     if chosen is None:
-        return _without(store, models.PERPLEXITY)
+        return _without(store, models.PERPLEXITY, models.PERPLEXITY_CARD)
     made_from = [samples, models.hashes(store)[:2]]
     key = stage_key("perplexity", VERSION, [chosen.model_dump(mode="json"), recipe.language_characters], made_from)
-    if store.is_finished(models.PERPLEXITY, key):
+    if store.is_finished(models.PERPLEXITY, key) and store.is_finished(models.PERPLEXITY_CARD, key):
         return
     reader = _Reader(store, recipe.language_characters)
     taught = reader.by_language(part for part in parts if part.source in chosen.sources)
@@ -226,6 +227,17 @@ def _fit_perplexity(store: Store, recipe: Recipe, parts: Sequence[Part], samples
     if not fitted:
         sizes = ", ".join(f"{language} {sum(map(len, found)):,}" for language, found in sorted(taught.items())) or "no document"
         raise UserError(f"fit.perplexity: no language of its sources has {chosen.min_tokens:,} tokens ({sizes}); name more sources")
+    card = {
+        language: {
+            "tokens": sum(map(len, taught[language])),
+            "documents": len(taught[language]),
+            "judged": len(judged.get(language, [])),
+            # Without a document to find the thirds by, all is head.
+            **{name: bound if np.isfinite(bound) else None for name, bound in (("head", model.head), ("middle", model.middle))},
+        }
+        for language, model in fitted.items()
+    }
+    _publish(store, models.PERPLEXITY_CARD, json.dumps(card, indent=1).encode(), key)
     _publish(store, models.PERPLEXITY, perplexity.save(fitted), key)
 
 

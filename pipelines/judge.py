@@ -8,6 +8,7 @@ for every document. A document that has a verdict is never looked at again; -1 s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,8 +59,11 @@ class Judgement:
         return fails
 
 
-def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied: np.ndarray) -> None:
-    """The steps that look at one document alone and come before duplicates: language, then rules.
+Bounds = Mapping[str, tuple[float, float]]  # language -> the highest perplexity of the head, and of the middle
+
+
+def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied: np.ndarray, bounds: Bounds) -> None:
+    """The steps that look at one document alone and come before duplicates: language, rules, perplexity.
 
     emptied: bool [rows], documents of which paragraph dedup left nothing. There is no text to judge: they are copies, or in
     the end too short.
@@ -77,6 +81,11 @@ def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied:
         failed, value, threshold = rules.judge(signals, chosen)
         for index in np.unique(failed[failed >= 0]):
             judgement.drop((failed == index) & ~emptied, chosen[index].name, value, threshold)
+    if policy.perplexity in ("head", "middle"):
+        labels = signals.column("language").to_numpy(zero_copy_only=False)
+        found = signals.column("perplexity").to_numpy().astype(np.float64)
+        most = np.array([bounds.get(label, (np.inf, np.inf))[policy.perplexity == "middle"] for label in labels], np.float64)
+        judgement.drop(found > np.float32(most).astype(np.float64), Reason.PERPLEXITY, found, most)  # null is never above
 
 
 def resolve_rules(policy: Policy) -> tuple[rules.Rule, ...]:

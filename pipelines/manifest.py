@@ -63,7 +63,7 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [solution_path(variant) for variant in recipe.variants]
     paths += [mixture.path(variant) for variant in recipe.variants if recipe.mixture is not None]
     paths += [statistics_path(part) for part in parts]
-    paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY]
+    paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
     for variant in recipe.variants:
         for shard in list_shards(recipe, ()):
             paths += [f"tokens/{variant}/{shard.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]

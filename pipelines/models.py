@@ -5,6 +5,7 @@ A run carries its models, so that workers, `score` and later runs need nothing e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ TOKENIZER = "models/tokenizer.json"
 QUALITY = "models/quality.safetensors"
 QUALITY_CARD = "models/quality.json"
 PERPLEXITY = "models/perplexity.safetensors"
+PERPLEXITY_CARD = "models/perplexity.json"
 
 Hashes = tuple[str | None, ...]
 
@@ -67,3 +69,11 @@ def load_perplexity(store: Store) -> dict[str, NgramModel]:
     from quality import perplexity
 
     return perplexity.load(store.read(PERPLEXITY), store.url(PERPLEXITY)) if store.exists(PERPLEXITY) else {}
+
+
+def perplexity_bounds(store: Store) -> dict[str, tuple[float, float]]:
+    """language -> the highest perplexity of its head, and of its middle; {} where the run has no such models."""
+    if not store.exists(PERPLEXITY_CARD):
+        return {}
+    card = store.read_json(PERPLEXITY_CARD)
+    return {language: (facts["head"] or math.inf, facts["middle"] or math.inf) for language, facts in card.items()}

@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 class Source(_Strict):
     """One source: inputs of one format."""
 
-    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "stackexchange"]
+    format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "books", "arxiv", "stackexchange"]
     paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
     fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
@@ -155,6 +155,7 @@ class Policy(_Strict):
 
     languages: Languages | Literal["any"] | None = None
     rules: list[str] | dict[str, dict[str, float]] | Literal["none"] | None = None
+    perplexity: Literal["head", "middle", "any"] | None = None  # the last third that is kept; without a model all are kept
     quality: Draw | Literal["none"] | None = None
     min_bytes: Annotated[int, Field(ge=0)] | None = None  # text left after paragraph dedup
 
@@ -242,8 +243,11 @@ class Recipe(_Strict):
         for variant_name, variant in self.variants.items():
             known(variant.sources, f"variants.{variant_name}.sources")
             for source in self.sources:
-                if quality is None and isinstance(self.policy(variant_name, source).quality, Draw):
+                policy = self.policy(variant_name, source)
+                if quality is None and isinstance(policy.quality, Draw):
                     raise ValueError(f"variants.{variant_name} draws by quality but fit.quality is missing")
+                if self.fit.perplexity is None and policy.perplexity != "any":
+                    raise ValueError(f"variants.{variant_name} judges by perplexity but fit.perplexity is missing")
         return self
 
     def policy(self, variant: str, source: str) -> Policy:
@@ -258,6 +262,7 @@ class Recipe(_Strict):
         return Policy(
             languages=_first(own.languages, chosen.default.languages, "any"),
             rules=_first(own.rules, chosen.default.rules, "none"),
+            perplexity=_first(own.perplexity, chosen.default.perplexity, "any"),
             quality=_first(own.quality, default_quality, "none"),
             min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
         )

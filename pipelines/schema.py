@@ -88,6 +88,7 @@ class Reason(StrEnum):
 
     LANGUAGE = "language"  # another language than those that are kept
     LANGUAGE_SCORE = "language_score"  # a kept language, but not surely
+    PERPLEXITY = "perplexity"  # of the middle or the tail of its language
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
     QUALITY_DRAW = "quality_draw"  # lost GLaM's Pareto draw
@@ -99,6 +100,7 @@ class Reason(StrEnum):
 _STAGE_OF: dict[str, Stage] = {
     Reason.LANGUAGE: Stage.LANGUAGE,
     Reason.LANGUAGE_SCORE: Stage.LANGUAGE,
+    Reason.PERPLEXITY: Stage.RULES,
     Reason.DUPLICATE_EXACT: Stage.EXACT,
     Reason.DUPLICATE_NEAR: Stage.NEAR,
     Reason.QUALITY_DRAW: Stage.QUALITY,

@@ -46,6 +46,7 @@ class TextScorer:
         self._fitted = folder is not None
         self._models, recipe = _of_run(folder) if folder is not None else (_language_only(), None)
         self._annotator = Annotator(self._models, recipe.language_characters if recipe is not None else None)
+        self._bounds = {language: (model.head, model.middle) for language, model in self._models.perplexity.items()}
         self._policy: Policy | None = None
         self._solution: ResolvedDraw | None = None
         if folder is not None and recipe is not None and variant is not None:
@@ -81,7 +82,7 @@ class TextScorer:
 
     def _judge(self, signals: pa.RecordBatch, policy: Policy, found: list[dict[str, Any]]) -> None:
         judgement, draw = Judgement(len(found)), self._solution
-        judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(found), bool))
+        judge_text(judgement, pa.Table.from_batches([signals]), policy, np.zeros(len(found), bool), self._bounds)
         quality = np.rint(signals.column("quality").to_numpy(zero_copy_only=False).astype(np.float64) * 1e4) / 1e4
         if draw is not None and draw.draw.draw == "cut":
             judgement.drop(quality < draw.threshold, Reason.QUALITY_CUT, quality, draw.threshold)

@@ -29,13 +29,14 @@ from pipelines.judge import (
 )
 from pipelines.parts import ROW_BITS, Part
 from pipelines.schema import DECISIONS, Reason
-from pipelines.select_settings import Settings, VariantSettings
+from pipelines.select_settings import Settings
 from pipelines.store import Store, TableWriter, read_columns
 from quality import sampling
 from quality.signals import SIGNAL_FIELDS
 
 _LAST = np.iinfo(np.int32).min
-_SIGNALS = ["language", "language_score", "quality", "n_tokens", "text_bytes", *(field.name for field in SIGNAL_FIELDS)]
+_SIGNALS = ["language", "language_score", "perplexity", "quality", "n_tokens", "text_bytes"]
+_SIGNALS += [field.name for field in SIGNAL_FIELDS]
 
 PartLosers = tuple[int, Iterable[bytes]]  # (index of a part, LOSER bytes)
 Draws = dict[int, dict[str, ResolvedDraw]]  # variant's number -> group -> its solved draw
@@ -95,14 +96,15 @@ class Columns:
 # -- one part's judgement, up to a step ---------------------------------------------------------------------------------------
 
 
-def _before_duplicates(columns: Columns, variant: VariantSettings) -> Judgement:
+def _before_duplicates(columns: Columns, settings: Settings, number: int) -> Judgement:
     judgement = Judgement(columns.part.rows)
-    judge_text(judgement, columns.signals, variant.policies[columns.part.source], columns.emptied)
+    policy = settings.variants[number].policies[columns.part.source]
+    judge_text(judgement, columns.signals, policy, columns.emptied, settings.bounds)
     return judgement
 
 
 def _before_quality(columns: Columns, settings: Settings, number: int, lost: np.ndarray) -> Judgement:
-    judgement = _before_duplicates(columns, settings.variants[number])
+    judgement = _before_duplicates(columns, settings, number)
     for kind, reason, jaccard, least in (
         (Kind.EXACT, Reason.DUPLICATE_EXACT, 1.0, 1.0),
         (Kind.NEAR, Reason.DUPLICATE_NEAR, columns.jaccard, settings.min_jaccard),
@@ -144,7 +146,7 @@ class StandingMembers:
         for number, variant in enumerate(self.settings.variants):
             if not variant.dedup:
                 continue
-            chosen = np.flatnonzero(columns.clustered & _before_duplicates(columns, variant).standing)
+            chosen = np.flatnonzero(columns.clustered & _before_duplicates(columns, self.settings, number).standing)
             rows = np.empty(len(chosen), STANDING_ROW)
             rows["variant"] = number
             rows["dedup"] = sum(1 << Kind[name.upper()] for name in variant.dedup)

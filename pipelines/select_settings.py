@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import mixture
-from pipelines.judge import resolve_rules
+from pipelines.judge import Bounds, resolve_rules
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Draw, Policy, Recipe
 from pipelines.store import Store, stage_key
@@ -62,6 +62,7 @@ class Settings:
     seed: int
     validation: float
     wanted: dict[str, int]  # training tokens by source; {} without a mixture
+    bounds: dict[str, tuple[float, float]]  # of perplexity by language, see `judge`; {} without models
 
     @property
     def mixed(self) -> list[str]:
@@ -69,7 +70,7 @@ class Settings:
         return sorted(self.wanted)
 
     @staticmethod
-    def of(recipe: Recipe, names: Sequence[str]) -> Settings:
+    def of(recipe: Recipe, names: Sequence[str], bounds: Bounds) -> Settings:
         return Settings(
             tuple(VariantSettings.of(recipe, name) for name in names),
             {source: recipe.sources[source].priority for source in sorted(recipe.sources)},
@@ -77,10 +78,11 @@ class Settings:
             recipe.seed,
             recipe.tokens.validation,
             recipe.wanted_tokens(),
+            dict(sorted(bounds.items())),
         )
 
 
-def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part]) -> dict[str, str]:
+def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part], bounds: Bounds) -> dict[str, str]:
     """One key a variant, for all its parts: a keep rate and a keeper depend on every document."""
     made_from = [
         content_of(store, [part.path("signals") for part in parts]),
@@ -89,9 +91,10 @@ def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part]) -> dict[st
     ]
     keys = {}
     for name in recipe.variants:
-        settings = Settings.of(recipe, [name])
+        settings = Settings.of(recipe, [name], bounds)
         parameters = [settings.variants[0].parameters(), settings.priorities, settings.min_jaccard]
         parameters += [settings.seed, settings.validation, *([settings.wanted] if settings.wanted else [])]
+        parameters += [settings.bounds] if settings.bounds else []
         keys[name] = stage_key("select", VERSION, parameters, made_from)
     return keys
 

@@ -155,7 +155,7 @@ def run_select(documents, folder, variants=None, on=ONE_WORKER, recipe=RECIPE):
     recipe = parse(recipe, "verdicts")
     names = list(variants or recipe.variants)
     parts = _write(documents, folder)
-    store, settings = Store(str(folder)), select_settings.Settings.of(recipe, names)
+    store, settings = Store(str(folder)), select_settings.Settings.of(recipe, names, {})
     engine.run(on, "select", lambda p: select.wire(p, store, settings, parts, dict.fromkeys(names, "key")))
     decided = {}
     for name in names:

@@ -13,6 +13,7 @@ _FEW = 30  # documents of one side: below it an interval promises more than it h
 _GLOSSES: dict[str, str] = {
     Reason.LANGUAGE: "another language than those that are kept",
     Reason.LANGUAGE_SCORE: "a language that is kept, but not surely",
+    Reason.PERPLEXITY: "more surprising than what is kept of its language",
     Reason.DUPLICATE_EXACT: "the text of a document that stays",
     Reason.DUPLICATE_NEAR: "nearly the text of a document that stays",
     Reason.QUALITY_DRAW: "lost the quality draw",

@@ -42,7 +42,7 @@ STORE = Store("gs://bucket/run")
 PARTS = tuple(Part(i, source, f"part-{i}-00000", 10, 1000, "0" * 64) for i, source in enumerate(("web", "wiki")))
 TASK = Task("web", "part-web", (Input("web.jsonl.gz", "gs://bucket/in/web.jsonl.gz", 10, "0" * 64),))
 SHARD = tokenize.Shard("web", 0, 1, PARTS[:1], (("filtered", "key"),))
-SELECT = select_settings.Settings.of(RECIPE, list(RECIPE.variants))
+SELECT = select_settings.Settings.of(RECIPE, list(RECIPE.variants), {})
 MIXED = dataclasses.replace(SELECT, wanted={"web": 1000, "wiki": 500})
 
 JOBS = {

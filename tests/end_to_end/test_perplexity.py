@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.recipe import parse
 from pipelines.store import Store
+from pipelines.verify import verify
 from quality import ngrams
 from quality.perplexity import PerplexityScorer, bucket
 from tests import corpus
@@ -84,3 +87,40 @@ def test_a_source_that_is_not_there_is_refused():
 def test_without_a_document_to_judge_the_bounds_are_open():
     model = ngrams.with_bounds(ngrams.fit([np.array([1, 2, 3])], 6), [])
     assert (model.head, model.middle) == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize("keep", ["head", "middle"])
+def test_the_last_thirds_are_dropped_with_their_number_and_the_bound(run, inputs, tmp_path, keep):
+    """Of what the rules leave; documents of languages without a model stay."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    text = RECIPE.replace("rules: [gopher],", f"rules: [gopher], perplexity: {keep},").replace("INPUT", str(inputs))
+    said: list[str] = []
+    build(parse(text, "tiny"), ".", str(folder), ONE_WORKER, said.append)
+    redone = {line.split()[0]: line.split()[1] for line in said}
+    assert {stage for stage, count in redone.items() if count != "0"} <= {"fit", "select", "tokenize", "statistics", "report"}
+    (model,) = models.load_perplexity(Store(str(folder))).values()
+    bound = {"head": model.head, "middle": model.middle}[keep]
+    dropped = kept = 0
+    for path in sorted((folder / "decisions" / "filtered" / "web").rglob("*.parquet")):
+        before = pq.read_table(run / "decisions" / "filtered" / "web" / path.name, columns=["verdict", "stage"]).to_pylist()
+        scores = pq.read_table(folder / "signals" / "web" / path.name, columns=["perplexity"]).column(0).to_pylist()
+        for row, was, score in zip(pq.read_table(path).to_pylist(), before, scores, strict=True):
+            if was["stage"] in ("language", "rules"):
+                assert row["verdict"] == was["verdict"]
+            elif score is not None and score > np.float32(bound):
+                assert (row["verdict"], row["stage"]) == ("perplexity", "rules")
+                assert (row["value"], row["threshold"]) == (pytest.approx(score), pytest.approx(bound))
+                dropped += 1
+            else:
+                assert row["verdict"] != "perplexity"
+                kept += 1
+    assert dropped > 20
+    assert kept > 20
+    assert verify(str(folder)).faults == []
+
+
+def test_judging_by_perplexity_needs_a_model():
+    text = corpus.RECIPE.replace("rules: [gopher],", "rules: [gopher], perplexity: head,")
+    with pytest.raises(UserError, match=r"variants\.filtered judges by perplexity but fit\.perplexity is missing"):
+        parse(text, "tiny")

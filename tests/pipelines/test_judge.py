@@ -39,7 +39,7 @@ def test_a_verdict_names_its_first_reason_with_its_number():
     chosen = {"gopher": {"alphabetic_words.low": 0, "stop_words.low": 0}}
     policy = Policy(languages=Languages(keep=["en"], min_score=0.5), rules=chosen)
     judgement = Judgement(4)
-    judge_text(judgement, _signals(["de", "en", "en", "en"], [0.9, 0.4, 0.5, 0.9], [1, 1, 49, 50]), policy, NOTHING)
+    judge_text(judgement, _signals(["de", "en", "en", "en"], [0.9, 0.4, 0.5, 0.9], [1, 1, 49, 50]), policy, NOTHING, {})
     rows = _rows(judgement)
     assert [row["verdict"] for row in rows[:3]] == ["language", "language_score", "gopher_words"]
     assert [row["stage"] for row in rows[:3]] == ["language", "language", "rules"]
@@ -115,6 +115,7 @@ def test_every_reason_has_its_stage():
     assert {reason: str(stage_of(reason)) for reason in Reason} == {
         "language": "language",
         "language_score": "language",
+        "perplexity": "rules",
         "duplicate_exact": "exact",
         "duplicate_near": "near",
         "quality_draw": "quality",
