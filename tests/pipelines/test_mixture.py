@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines import mixture
 from pipelines.errors import UserError
 from pipelines.mixture_plan import mixture_json, mixture_text
-from pipelines.recipe import Mixture, parse, resolved
+from pipelines.recipe import Mixture, load, parse, resolved
 from pipelines.report.mixture import account
 from pipelines.shards import blend
 from tests.runs import REPOSITORY
@@ -288,3 +288,11 @@ def test_a_plan_names_a_source_that_the_run_does_not_know(inputs, built):
         "books", "50.00%", "500", "-", "-", "-", "-",
     ]  # fmt: skip
     assert told["warnings"] == []
+
+
+def test_the_shipped_recipe_has_llamas_proportions_and_sources():
+    recipe, _ = load("llama")
+    assert recipe.mixture is not None
+    assert recipe.mixture.weights == mixture.LLAMA.weights
+    assert recipe.mixture.tokens == mixture.LLAMA.run_tokens
+    assert set(recipe.sources) == set(mixture.LLAMA.weights)
