@@ -187,7 +187,7 @@ def test_a_flipped_bit_in_xz_delivers_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"PK\x03\x04" + b"no zip" * 50, b"text " * 500, b"short", gzip.compress(b"text " * 99, mtime=0), zip_of({"a": b"1"})[:-9]],
+    [b"", b"PK\x03\x04" + b"no zip" * 50, b"text " * 500, b"short", gzip.compress(b"text " * 9, mtime=0), zip_of({"a": b"1"})[:-9]],
     ids=["nothing", "no zip", "text", "short text", "text in gzip", "zip without its end"],
 )
 def test_what_is_no_archive_is_one_reject(data, tmp_path):
