@@ -1,4 +1,5 @@
-"""annotate: a documents part -> its signals part, row for row: language, rules' numbers, quality, perplexity, token ids.
+"""annotate: a documents part -> its signals part, row for row: language, rules' numbers, quality, perplexity, overlap with
+evaluation sets, counts of terms, token ids.
 
 Every document is judged as it will be written: without the paragraphs whose one kept copy stands elsewhere, and, where its source
 says so, with e-mail and IP addresses masked. Batches of Arrow
@@ -19,7 +20,9 @@ import pyarrow as pa
 from pipelines import models
 from pipelines.beam_parts import Each, spread
 from pipelines.bpe import Encoder, pack_ids
+from pipelines.dedup.evaluations import build_index, overlaps
 from pipelines.dedup.paragraphs import without
+from pipelines.dedup.terms import build_terms, count_terms
 from pipelines.parts import Part
 from pipelines.recipe import Recipe
 from pipelines.shards import token_dtype
@@ -31,7 +34,7 @@ from quality.perplexity import PerplexityScorer
 from quality.signals import SIGNAL_FIELDS, Signals
 from quality.text import buffers
 
-VERSION = 1
+VERSION = 2
 
 SIGNALS = pa.schema(
     [
@@ -42,6 +45,9 @@ SIGNALS = pa.schema(
         pa.field("perplexity", pa.float32()),  # null without a model of the document's language
         pa.field("emails", pa.int32(), nullable=False),  # addresses, before any is masked
         pa.field("ip_addresses", pa.int32(), nullable=False),  # public ones
+        pa.field("contamination", pa.int32(), nullable=False),  # places where an n-gram of an evaluation set begins
+        pa.field("contaminated_by", pa.string()),  # the sets, joined by commas; null where there is none
+        pa.field("terms", pa.list_(pa.int32())),  # places where a term begins, by list in the recipe's order; null without lists
         pa.field("n_tokens", pa.int32(), nullable=False),  # without the end-of-document token
         *SIGNAL_FIELDS,
         pa.field("token_ids", pa.large_binary(), nullable=False),  # little-endian uint16, or int32 by vocabulary
@@ -66,6 +72,8 @@ class Annotator:
         self._signals = Signals()
         self._quality = None if loaded.quality is None else Scorer(loaded.quality)
         self._perplexity = PerplexityScorer(loaded.perplexity)
+        self._evaluations = loaded.evaluations or build_index({})
+        self._terms = loaded.terms or build_terms({})
         self._encoder = Encoder(loaded.tokenizer)
         self._dtype = token_dtype(loaded.tokenizer.vocab_size)
 
@@ -77,6 +85,7 @@ class Annotator:
         languages, scores = self._language(texts)
         signals = self._signals(texts)
         quality = pa.nulls(len(texts), pa.float32()) if self._quality is None else pa.array(self._quality(texts))
+        contamination, contaminated_by = overlaps(texts, self._evaluations)
         ids, offsets = self._encoder(texts)
         columns = {
             "text_bytes": pa.array(np.diff(buffers(texts)[1])),
@@ -86,6 +95,9 @@ class Annotator:
             "perplexity": pa.array(self._perplexity(ids, offsets, languages.to_pylist()), pa.float32(), from_pandas=True),
             "emails": pa.array(emails),
             "ip_addresses": pa.array(addresses),
+            "contamination": pa.array(contamination),
+            "contaminated_by": pa.array(contaminated_by, pa.string()),
+            "terms": count_terms(texts, self._terms),
             "n_tokens": pa.array(np.diff(offsets).astype(np.int32)),
             "token_ids": pack_ids(ids, offsets, self._dtype),
         }

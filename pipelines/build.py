@@ -7,7 +7,7 @@
     annotate  documents + clusters + models -> signals/
     select    signals + clusters -> decisions/<variant>/
     tokenize  signals + decisions -> tokens/<variant>/
-    report    statistics of every part, the proof that counts add up, the page, manifest.json last
+    report    statistics of every part, the proof that counts add up, page and card, manifest.json last
 
 Each stage asks which of its parts stand under their present key and redoes the others: nothing else decides what runs.
 Whoever sees manifest.json sees a complete run.
@@ -27,11 +27,12 @@ from typing import Any
 import apache_beam as beam
 import fsspec
 
-from pipelines import annotate, cluster, extract, fit, models, packages, select, select_settings, tokenize
+from pipelines import annotate, cluster, extract, fit, models, packages, removal, select, select_settings, tokenize
 from pipelines.beam_parts import Each, spread
 from pipelines.conservation import Accounts, account
 from pipelines.engine import Engine, Progress, run
 from pipelines.errors import UserError
+from pipelines.fit_lists import GivenLists
 from pipelines.index import write_index
 from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts, task_record
@@ -88,10 +89,13 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     """
     language_model = packages.language_model().read_bytes()
     given = _given_tokenizer(recipe, base)
+    lists = GivenLists.of(recipe, base)
+    listed = None if recipe.remove is None else removal.load(recipe.remove, base)
     for variant in recipe.variants:
         select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
+        _not_being_purged(store)
         store.sweep()
         plan = make_plan(recipe, base)
         store.remove("manifest.json")
@@ -100,8 +104,9 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
         job = _Build(store, recipe, engine, say)
 
         parts = _extract(job, plan)
+        _remove(job, parts, listed)
         _cluster(job, parts)
-        _fit(job, parts, language_model, given)
+        _fit(job, parts, language_model, given, lists)
         _annotate(job, parts)
         _select(job, parts)
         _tokenize(job, parts)
@@ -132,6 +137,13 @@ def _extract(job: _Build, plan: Plan) -> tuple[Part, ...]:
     return list_parts(store, plan)
 
 
+def _remove(job: _Build, parts: tuple[Part, ...], listed: removal.Removal | None) -> None:
+    """Finds the documents that are taken back; the launcher does, since a new list may name any part."""
+    found = removal.find(job.store, parts, listed)
+    if listed is not None:
+        job.say(f"{'remove':<10} {found} documents taken back, {sum(listed.counts().values())} entries")
+
+
 def _cluster(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
     key = cluster.cluster_key(store, recipe, parts)
@@ -145,7 +157,7 @@ def _cluster(job: _Build, parts: tuple[Part, ...]) -> None:
     )
 
 
-def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None) -> None:
+def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None, lists: GivenLists) -> None:
     store, recipe = job.store, job.recipe
     stale = fit.stale_samples(store, recipe, parts)
     job.stage(
@@ -156,7 +168,7 @@ def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: byt
         lambda: sum(store.is_finished(part.path("samples"), key) for part, _, key in stale),
     )
     with job.timed("fit", 1, 1):
-        fit.fit_models(store, recipe, parts, language_model, given)
+        fit.fit_models(store, recipe, parts, language_model, given, lists)
 
 
 def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
@@ -240,6 +252,14 @@ def _belongs(store: Store, recipe: Recipe) -> None:
                 f"{store.root}: belongs to a recipe with {field_name} {own!r}, not {given!r};"
                 " give another --run"
             )
+
+
+def _not_being_purged(store: Store) -> None:
+    """A purge that was cut short goes on before anything is built; one that ended as the manifest appeared left its journal."""
+    if store.exists(removal.JOURNAL):
+        if not store.exists("manifest.json"):
+            raise UserError(f"{store.root}: a purge was cut short here; run winnow purge {store.root}, which goes on")
+        store.remove(removal.JOURNAL)
 
 
 def _given_tokenizer(recipe: Recipe, base: str) -> bytes | None:

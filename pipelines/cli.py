@@ -131,6 +131,18 @@ def explain(
 
 
 @app.command()
+def purge(folder: Folder, as_json: AsJson = False) -> None:
+    """Leave neither text nor signals of the documents that the recipe's `remove` list takes back; after a build with the list."""
+    from pipelines.purge import purge as run_purge
+
+    done = run_purge(folder)
+    if as_json:
+        _print_json(done.to_json())
+    else:
+        print(done.to_text())
+
+
+@app.command()
 def diff(left: Folder, right: Folder, as_json: AsJson = False) -> None:
     """Compare two runs: recipe, counts, distributions, and documents whose verdict changed."""
     from pipelines.diff import diff as run_diff

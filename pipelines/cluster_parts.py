@@ -91,9 +91,14 @@ def write_clusters(store: Store, part: Part, values: Iterable[bytes], key: str) 
                 first += count
         writer.close()
     assert sink.result is not None
-    paragraphs = table.column("dropped_paragraphs").combine_chunks()
-    digest = hashlib.sha256(str(paragraphs.to_pylist()).encode()).hexdigest() if paragraphs.null_count < part.rows else ""
-    store.finish(sink.result, key, rows=part.rows, paragraphs=digest)
+    store.finish(sink.result, key, rows=part.rows, paragraphs=dropped_digest(table.column("dropped_paragraphs")))
+
+
+def dropped_digest(paragraphs: pa.ChunkedArray) -> str:
+    """What annotate takes of a clusters part into its key: a hash of the paragraphs to leave out (list<int32>), "" for none."""
+    if paragraphs.null_count == len(paragraphs):
+        return ""
+    return hashlib.sha256(str(paragraphs.to_pylist()).encode()).hexdigest()
 
 
 def _table(members: np.ndarray, part: Part) -> pa.Table:

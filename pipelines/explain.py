@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import index
+from pipelines import index, removal
 from pipelines.errors import UserError
 from pipelines.parts import Part, shard_of
 from pipelines.schema import KEEP
 from pipelines.store import SIDECAR, Store, read_columns, reading_table
 
-_DOCUMENT = ["doc_id", "source", "locator", "source_id", "url", "title", "date", "license"]
+_DOCUMENT = ["doc_id", "source", "locator", "source_id", "url", "title", "date", "license", "content_hash"]
 _CLUSTERS = ["exact_cluster", "exact_size", "near_cluster", "near_size", "jaccard", "dropped_paragraphs"]
 _DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "split"]
 
@@ -52,10 +52,13 @@ class Explanation:
     signals: dict[str, Any]
     clusters: dict[str, Any]
     verdicts: tuple[Verdict, ...]
+    removed_by: str | None = None  # the kind of entry of the recipe's list that takes it back
+    purged: bool = False  # neither text nor signals are left
 
     def to_json(self) -> dict[str, Any]:
         verdicts = [{name: getattr(one, name) for name in Verdict.__slots__} for one in self.verdicts]
-        return {"document": self.document, "signals": self.signals, "clusters": self.clusters, "verdicts": verdicts}
+        taken = {"removed_by": self.removed_by, "purged": self.purged}
+        return {"document": self.document, "signals": self.signals, "clusters": self.clusters, "verdicts": verdicts, **taken}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,10 @@ def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Ex
     (signals,) = _rows(store, part.path("signals"), names, [row])
     (clusters,) = _rows(store, part.path("clusters"), _CLUSTERS, [row])
     variants = store.read_json("manifest.json")["recipe"]["variants"]
-    return Explanation(document, signals, clusters, tuple(_verdict(store, part, row, variant) for variant in variants))
+    verdicts = tuple(_verdict(store, part, row, variant) for variant in variants)
+    removed_by = removal.kind_of(removal.found_in(store, part), row)
+    purged = removal.kind_of(removal.purged(store, part), row) is not None
+    return Explanation(document, signals, clusters, verdicts, removed_by, purged)
 
 
 def _rows(store: Store, path: str, columns: list[str], rows: list[int]) -> list[dict[str, Any]]:
@@ -236,6 +242,10 @@ def to_text(found: Explanation | Rejected) -> str:
     document, clusters = found.document, found.clusters
     lines = [f"{document['doc_id']}  {document['source']}  {document['locator']}"]
     lines += [f"  {key}: {document[key]}" for key in ("url", "title", "date", "source_id", "license") if document[key]]
+    lines.append(f"  content_hash: {document['content_hash']}")
+    if found.removed_by is not None:
+        left = "; purged: neither text nor signals are left" if found.purged else ""
+        lines.append(f"  taken back by {found.removed_by}{left}")
     lines += [_verdict_line(one) for one in found.verdicts]
     if clusters["exact_cluster"]:
         lines.append(f"exact cluster of {clusters['exact_size']}: {clusters['exact_cluster']}")
@@ -244,6 +254,8 @@ def to_text(found: Explanation | Rejected) -> str:
         lines.append(f"near cluster of {clusters['near_size']}: {clusters['near_cluster']}, {likeness}")
     if clusters["dropped_paragraphs"]:
         lines.append(f"paragraphs left out: {', '.join(map(str, clusters['dropped_paragraphs']))}")
+    if found.purged:
+        return "\n".join(lines)
     signals = ", ".join(f"{key} {_short(value)}" for key, value in found.signals.items() if value is not None)
     lines += textwrap.wrap(f"signals: {signals}", 100, subsequent_indent="  ", break_long_words=False)
     return "\n".join(lines)

@@ -1,8 +1,10 @@
-"""fit: what is learned from a deterministic sample of the documents: tokenizer, quality classifier, perplexity models.
+"""fit: what is learned from a deterministic sample of the documents: tokenizer, quality classifier, perplexity models; and the
+indexes of evaluation sets and terms that the recipe names, which no document changes.
 
-The sample leaves out validation clusters and every duplicate but the smallest of its cluster, so that nothing learned has
-seen a held-out text and no text counts twice. Whether a document is in it is a hash of its doc_id, so the sample does not
-depend on order, parts or workers. Sampling runs on the workers, part by part; learning is single-threaded, in fixed order.
+The sample leaves out validation clusters, every duplicate but the smallest of its cluster, and what is taken back (`removal`),
+so that nothing learned has seen such a text and no text counts twice. Whether a document is in it is a hash of its doc_id, so the
+sample does not depend on order, parts or workers. Sampling runs on the workers, part by part; learning is single-threaded, in
+fixed order.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines import bpe, models
+from pipelines import bpe, models, removal
 from pipelines.beam_parts import Each, spread
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.dedup.paragraphs import without
 from pipelines.errors import UserError
+from pipelines.fit_lists import GivenLists, publish_indexes
 from pipelines.judge import splits
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Recipe
@@ -86,7 +89,7 @@ def sample_key(store: Store, recipe: Recipe, part: Part, share: Shares) -> str:
     clusters = content_of(store, [part.path("clusters")])
     mask = recipe.sources[part.source].mask
     parameters = [share.quality, share.tokenizer, share.perplexity, mask, recipe.seed, recipe.tokens.validation]
-    return stage_key("sample", VERSION, parameters, [part.sha256, clusters])
+    return stage_key("sample", VERSION, parameters, [part.sha256, clusters, *removal.content(store, [part])])
 
 
 def sample_part(store: Store, part: Part, share: Shares, settings: SampleSettings, key: str) -> None:
@@ -99,9 +102,11 @@ def sample_part(store: Store, part: Part, share: Shares, settings: SampleSetting
         store.publishing(path) as sink,
     ):
         writer = TableWriter(sink, SAMPLE)
+        removed = removal.removed(store, part)
         for group in range(documents.num_row_groups):
             found = documents.read_row_group(group, ["doc_id", "text"], use_threads=False)
-            batch = _sampled(found, clusters.read_row_group(group, use_threads=False), share, settings)
+            there, removed = ~removed[: len(found)], removed[len(found) :]
+            batch = _sampled(found, clusters.read_row_group(group, use_threads=False), there, share, settings)
             texts = batch.column("text")
             masked = pii.mask(texts) if part.source in settings.masked else texts
             writer.write(batch.set_column(1, SAMPLE.field("text"), masked))
@@ -110,13 +115,13 @@ def sample_part(store: Store, part: Part, share: Shares, settings: SampleSetting
     store.finish(sink.result, key, rows=writer.rows)
 
 
-def _sampled(found: pa.Table, clusters: pa.Table, share: Shares, settings: SampleSettings) -> pa.RecordBatch:
+def _sampled(found: pa.Table, clusters: pa.Table, there: np.ndarray, share: Shares, settings: SampleSettings) -> pa.RecordBatch:
     seed = settings.seed
     own = np.stack(part_ids(found.column("doc_id")), axis=1)
     exact = ids_or(clusters.column("exact_cluster"), own)
     near = ids_or(clusters.column("near_cluster"), own)
     alone = (exact == own).all(axis=1) & (near == own).all(axis=1)
-    eligible = alone & ~splits(id_bytes(ids_or(clusters.column("near_cluster"), exact)), seed, settings.validation)
+    eligible = there & alone & ~splits(id_bytes(ids_or(clusters.column("near_cluster"), exact)), seed, settings.validation)
     ids = id_bytes(own)
     for_quality = eligible & (sampling.uniform(ids, seed, "fit quality") < share.quality)
     for_tokenizer = eligible & (sampling.uniform(ids, seed, "fit tokenizer") < share.tokenizer)
@@ -132,13 +137,16 @@ def _sampled(found: pa.Table, clusters: pa.Table, share: Shares, settings: Sampl
 # -- learning -----------------------------------------------------------------------------------------------------------------
 
 
-def fit_models(store: Store, recipe: Recipe, parts: Sequence[Part], language_model: bytes, given: bytes | None) -> None:
+def fit_models(
+    store: Store, recipe: Recipe, parts: Sequence[Part], language_model: bytes, given: bytes | None, lists: GivenLists
+) -> None:
     """Publishes models/ where they do not stand yet. `given`: the content of the recipe's own tokenizer.json."""
     _publish(store, models.LANGUAGE, language_model, stage_key("language", VERSION, [], []))
     samples = content_of(store, [part.path("samples") for part in parts])
     _fit_tokenizer(store, recipe, parts, samples, given)
     _fit_quality(store, recipe, parts, samples)
     _fit_perplexity(store, recipe, parts, samples)
+    publish_indexes(store, lists)
 
 
 def _without(store: Store, *paths: str) -> None:

@@ -1,6 +1,6 @@
 """The verdicts: pure functions over a part's narrow columns, in the order of judgement.
 
-    language, rules, exact, near, quality, paragraphs, mixture     (schema.Stage)
+    removal, language, rules, decontamination, exact, near, quality, paragraphs, mixture     (schema.Stage)
 
 A verdict names its first reason, the number that was judged and what it was held against, so that `explain` has an answer
 for every document. A document that has a verdict is never looked at again; -1 stands for one that still stands.
@@ -62,8 +62,15 @@ class Judgement:
 Bounds = Mapping[str, tuple[float, float]]  # language -> the highest perplexity of the head, and of the middle
 
 
+def judge_removal(judgement: Judgement, removed: np.ndarray) -> None:
+    """The first step: documents that are taken back (bool [rows]) get no other verdict, and are never a keeper."""
+    nothing = np.full(judgement.rows, np.nan)
+    judgement.drop(removed, Reason.REMOVED, nothing, nothing)
+
+
 def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied: np.ndarray, bounds: Bounds) -> None:
-    """The steps that look at one document alone and come before duplicates: language, rules, perplexity.
+    """The steps that look at one document alone and come before duplicates: language, rules, perplexity, overlap with
+    evaluation sets.
 
     emptied: bool [rows], documents of which paragraph dedup left nothing. There is no text to judge: they are copies, or in
     the end too short.
@@ -86,6 +93,9 @@ def judge_text(judgement: Judgement, signals: pa.Table, policy: Policy, emptied:
         found = signals.column("perplexity").to_numpy().astype(np.float64)
         most = np.array([bounds.get(label, (np.inf, np.inf))[policy.perplexity == "middle"] for label in labels], np.float64)
         judgement.drop(found > np.float32(most).astype(np.float64), Reason.PERPLEXITY, found, most)  # null is never above
+    if policy.decontaminate:
+        shared = signals.column("contamination").to_numpy()
+        judgement.drop(shared >= 1, Reason.CONTAMINATED, shared.astype(np.float64), 1.0)
 
 
 def resolve_rules(policy: Policy) -> tuple[rules.Rule, ...]:

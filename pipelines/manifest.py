@@ -12,36 +12,41 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import index, mixture, models
+from pipelines import index, mixture, models, removal
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
 from pipelines.recipe import RECIPE, Recipe, resolved
+from pipelines.report import CARD, CROISSANT, PAGE, STATS, write_croissant
 from pipelines.report.statistics import statistics_path
 from pipelines.select_settings import solution_path
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
+MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
 # Not part of what a build wrote: other commands own them, or they say when and how a run was made.
-_KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", "manifest.json", "plan.json")
-_PAGES = (RECIPE, "stats.json", "report.html")
+_KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", MANIFEST, "plan.json")
+_PAGES = (RECIPE, STATS, PAGE, CARD)
 
 
 def write_manifest(
     store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part], accounts: Accounts
 ) -> dict[str, Any]:
-    """Publishes manifest.json and returns its content."""
+    """Publishes croissant.json, which names the files, and manifest.json; returns the content of the last."""
+    files = _files(store, recipe, plan, parts)
+    write_croissant(store, files)
+    files[CROISSANT] = store.digest(CROISSANT)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "recipe": resolved(recipe),
         "inputs": _inputs(plan),
-        "files": _files(store, recipe, plan, parts),
+        "files": files,
         "accounts": accounts.to_json(),
         "versions": _versions(),
     }
-    store.publish_json("manifest.json", manifest)
+    store.publish_json(MANIFEST, manifest)
     return manifest
 
 
@@ -63,7 +68,9 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [solution_path(variant) for variant in recipe.variants]
     paths += [mixture.path(variant) for variant in recipe.variants if recipe.mixture is not None]
     paths += [statistics_path(part) for part in parts]
+    paths += [removal.path(part) for part in parts]
     paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
+    paths += [models.EVALUATIONS, models.TERMS]
     for variant in recipe.variants:
         for shard in list_shards(recipe, ()):
             paths += [f"tokens/{variant}/{shard.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]

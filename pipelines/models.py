@@ -1,4 +1,5 @@
-"""The models of a run: languages, tokenizer, quality classifier, perplexity; files under models/, each with a sidecar.
+"""The models of a run: languages, tokenizer, quality classifier, perplexity, indexes of evaluation sets and of terms; files under
+models/, each with a sidecar.
 
 A run carries its models, so that workers, `score` and later runs need nothing else.
 """
@@ -14,6 +15,7 @@ from pipelines.store import Store
 
 if TYPE_CHECKING:
     from pipelines.bpe import Tokenizer
+    from pipelines.dedup.phrases import PhraseIndex
     from quality.classifier import Classifier
     from quality.language import LanguageModel
     from quality.perplexity import NgramModel
@@ -24,23 +26,28 @@ QUALITY = "models/quality.safetensors"
 QUALITY_CARD = "models/quality.json"
 PERPLEXITY = "models/perplexity.safetensors"
 PERPLEXITY_CARD = "models/perplexity.json"
+EVALUATIONS = "models/evaluations.safetensors"
+TERMS = "models/terms.safetensors"
 
 Hashes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Loaded models; `quality` is None where the recipe fits none, `perplexity` empty."""
+    """Loaded models; `quality`, `evaluations` and `terms` are None where the recipe has none, `perplexity` empty."""
 
     language: LanguageModel
     tokenizer: Tokenizer
     quality: Classifier | None
     perplexity: dict[str, NgramModel]  # by language
+    evaluations: PhraseIndex | None = None
+    terms: PhraseIndex | None = None
 
 
 def hashes(store: Store) -> Hashes:
-    """sha256 of language model, tokenizer, classifier and perplexity models; None for one that is not there."""
-    found = [store.sidecar(path) for path in (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD, PERPLEXITY)]
+    """sha256 of language model, tokenizer, classifier, perplexity models and indexes; None for one that is not there."""
+    paths = (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD, PERPLEXITY, EVALUATIONS, TERMS)
+    found = [store.sidecar(path) for path in paths]
     return tuple(None if sidecar is None else sidecar["sha256"] for sidecar in found)
 
 
@@ -61,6 +68,8 @@ def load(store: Store) -> Models:
         bpe.load(store.read(TOKENIZER), store.url(TOKENIZER)),
         quality,
         load_perplexity(store),
+        load_index(store, EVALUATIONS),
+        load_index(store, TERMS),
     )
 
 
@@ -69,6 +78,13 @@ def load_perplexity(store: Store) -> dict[str, NgramModel]:
     from quality import perplexity
 
     return perplexity.load(store.read(PERPLEXITY), store.url(PERPLEXITY)) if store.exists(PERPLEXITY) else {}
+
+
+def load_index(store: Store, path: str) -> PhraseIndex | None:
+    """The index at `path`, EVALUATIONS or TERMS; None where the run has none."""
+    from pipelines.dedup import phrases
+
+    return phrases.load(store.read(path), store.url(path)) if store.exists(path) else None
 
 
 def perplexity_bounds(store: Store) -> dict[str, tuple[float, float]]:

@@ -4,6 +4,7 @@
     shards      every token file of every variant is split at its end-of-document tokens and decoded by Hugging Face
                 `tokenizers`; text must be that of the kept documents without their dropped paragraphs, byte for byte, in order,
                 and the index must have the lengths that were found
+    purged      of documents that a purge has emptied nothing must be left; all else about them cannot be known again
     languages   of a sample of documents, drawn by a hash of their ids, by the fastText library, where it is installed
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import models
+from pipelines import models, removal
 from pipelines.cluster_parts import id_bytes, part_ids
 from pipelines.dedup.paragraphs import without_reference
 from pipelines.parts import Part
@@ -129,6 +130,29 @@ def _texts(store: Store, recipe: Recipe, part: Part, chosen: pa.Array) -> Iterat
             for row, lines in zip(found.to_pylist(), dropped.column(0).to_pylist(), strict=True):
                 text = without_reference(row["text"], frozenset(lines or ()))
                 yield row["doc_id"].hex(), pii.masked(text) if masked else text
+
+
+# -- purged documents -------------------------------------------------------------------------------------------------------
+
+# What names a document, and what has a value for a text of nothing, where a later build judges it.
+_IDENTITY, _OF_NOTHING = ("doc_id", "source", "locator"), ("content_hash", "quality", "lines")
+
+
+def purged(store: Store, parts: Sequence[Part]) -> tuple[int, list[str]]:
+    """(documents that are purged, faults): their columns must be null, empty or 0 but for what names the document."""
+    count = 0
+    faults = []
+    for part in parts:
+        rows = sorted(row for some in removal.purged(store, part).values() for row in some)
+        count += len(rows)
+        for table in ("documents", "signals") if rows else ():
+            with reading_table(store, part.path(table)) as file:
+                names = [name for name in file.schema_arrow.names if name not in _IDENTITY + _OF_NOTHING]
+            for name in names:
+                left = [value for value in read_columns(store, part.path(table), [name]).column(0).take(rows).to_pylist() if value]
+                if left:
+                    faults.append(f"{part.path(table)}: {len(left)} purged documents still have their {name}")
+    return count, faults
 
 
 # -- languages --------------------------------------------------------------------------------------------------------------

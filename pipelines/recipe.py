@@ -6,6 +6,8 @@ a byte. An unknown key is an error that names the nearest known one.
     sources    what comes in, one entry a source               near      near-duplicate clusters, once for all variants
     fit        what is learned: classifier, tokenizer          variants  several decisions over one annotated corpus
     tokens     shards and validation share                 mixture   what share of a training run comes from each source
+    evaluations  benchmark texts to look for               terms     lists of words to count
+    remove     a list of documents that are taken back
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ _NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
 Name = Annotated[str, Field(pattern=_NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Jaccard = Annotated[float, Field(gt=0, le=1)]
+_Files = Annotated[
+    list[str], Field(min_length=1), pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
 
 
 class _Strict(BaseModel):
@@ -156,6 +161,7 @@ class Policy(_Strict):
     languages: Languages | Literal["any"] | None = None
     rules: list[str] | dict[str, dict[str, float]] | Literal["none"] | None = None
     perplexity: Literal["head", "middle", "any"] | None = None  # the last third that is kept; without a model all are kept
+    decontaminate: bool | None = None  # drop documents that share an n-gram with one of `evaluations`
     quality: Draw | Literal["none"] | None = None
     min_bytes: Annotated[int, Field(ge=0)] | None = None  # text left after paragraph dedup
 
@@ -205,9 +211,12 @@ class Recipe(_Strict):
     near: Near = Near()
     fit: Fit = Fit()
     language_characters: Annotated[int, Field(ge=1)] | None = None  # judge only the first characters of a document
+    evaluations: Annotated[dict[Name, _Files], Field(max_length=64)] = {}  # JSON lines whose texts are looked for
+    terms: Annotated[dict[Name, _Files], Field(max_length=64)] = {}  # lists of words and phrases that are counted
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     tokens: Tokens = Tokens()
     mixture: Mixture | None = None
+    remove: str | None = None  # a list of documents that are taken back, relative to the recipe; see `removal`
 
     @pydantic.model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -248,6 +257,8 @@ class Recipe(_Strict):
                     raise ValueError(f"variants.{variant_name} draws by quality but fit.quality is missing")
                 if self.fit.perplexity is None and policy.perplexity != "any":
                     raise ValueError(f"variants.{variant_name} judges by perplexity but fit.perplexity is missing")
+                if policy.decontaminate and not self.evaluations:
+                    raise ValueError(f"variants.{variant_name} decontaminates but evaluations is missing")
         return self
 
     def policy(self, variant: str, source: str) -> Policy:
@@ -263,6 +274,7 @@ class Recipe(_Strict):
             languages=_first(own.languages, chosen.default.languages, "any"),
             rules=_first(own.rules, chosen.default.rules, "none"),
             perplexity=_first(own.perplexity, chosen.default.perplexity, "any"),
+            decontaminate=_first(own.decontaminate, chosen.default.decontaminate, False),
             quality=_first(own.quality, default_quality, "none"),
             min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
         )

@@ -74,8 +74,10 @@ TRAIN, VALIDATION = "train", "validation"
 class Stage(StrEnum):
     """The steps of judgement, in the order in which a verdict names its first reason."""
 
+    REMOVAL = "removal"
     LANGUAGE = "language"
     RULES = "rules"
+    DECONTAMINATION = "decontamination"
     EXACT = "exact"
     NEAR = "near"
     QUALITY = "quality"
@@ -86,9 +88,11 @@ class Stage(StrEnum):
 class Reason(StrEnum):
     """Why a document is not in a variant; with the names of `quality.rules` this is the closed list of verdicts."""
 
+    REMOVED = "removed"  # named by the recipe's `remove` list
     LANGUAGE = "language"  # another language than those that are kept
     LANGUAGE_SCORE = "language_score"  # a kept language, but not surely
     PERPLEXITY = "perplexity"  # of the middle or the tail of its language
+    CONTAMINATED = "contaminated"  # shares an n-gram with an evaluation set
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
     QUALITY_DRAW = "quality_draw"  # lost GLaM's Pareto draw
@@ -98,9 +102,11 @@ class Reason(StrEnum):
 
 
 _STAGE_OF: dict[str, Stage] = {
+    Reason.REMOVED: Stage.REMOVAL,
     Reason.LANGUAGE: Stage.LANGUAGE,
     Reason.LANGUAGE_SCORE: Stage.LANGUAGE,
     Reason.PERPLEXITY: Stage.RULES,
+    Reason.CONTAMINATED: Stage.DECONTAMINATION,
     Reason.DUPLICATE_EXACT: Stage.EXACT,
     Reason.DUPLICATE_NEAR: Stage.NEAR,
     Reason.QUALITY_DRAW: Stage.QUALITY,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import mixture
+from pipelines import mixture, removal
 from pipelines.beam_parts import unpacked
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.dedup.keepers import LOSER, STANDING_ROW, Kind
@@ -24,6 +24,7 @@ from pipelines.judge import (
     judge_length,
     judge_mixture,
     judge_quality,
+    judge_removal,
     judge_text,
     splits,
 )
@@ -35,7 +36,7 @@ from quality import sampling
 from quality.signals import SIGNAL_FIELDS
 
 _LAST = np.iinfo(np.int32).min
-_SIGNALS = ["language", "language_score", "perplexity", "quality", "n_tokens", "text_bytes"]
+_SIGNALS = ["language", "language_score", "perplexity", "quality", "contamination", "n_tokens", "text_bytes"]
 _SIGNALS += [field.name for field in SIGNAL_FIELDS]
 
 PartLosers = tuple[int, Iterable[bytes]]  # (index of a part, LOSER bytes)
@@ -57,6 +58,7 @@ class Columns:
     clustered: np.ndarray  # bool [rows]: in any cluster
     jaccard: np.ndarray  # float64 [rows]
     emptied: np.ndarray  # bool [rows]: paragraph dedup left nothing
+    removed: np.ndarray  # bool [rows]: taken back
 
     @staticmethod
     def read(store: Store, part: Part) -> Columns:
@@ -73,7 +75,7 @@ class Columns:
         signals = read_columns(store, part.path("signals"), _SIGNALS)
         nothing = signals.column("words").to_numpy() == 0  # blank lines are never dropped, but are nothing to judge
         emptied = nothing & np.asarray(clusters.column("dropped_paragraphs").is_valid())
-        return Columns(part, signals, high, low, exact, group, clustered, jaccard, emptied)
+        return Columns(part, signals, high, low, exact, group, clustered, jaccard, emptied, removal.removed(store, part))
 
     @property
     def quality(self) -> np.ndarray:
@@ -98,6 +100,7 @@ class Columns:
 
 def _before_duplicates(columns: Columns, settings: Settings, number: int) -> Judgement:
     judgement = Judgement(columns.part.rows)
+    judge_removal(judgement, columns.removed)
     policy = settings.variants[number].policies[columns.part.source]
     judge_text(judgement, columns.signals, policy, columns.emptied, settings.bounds)
     return judgement

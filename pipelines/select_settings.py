@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import mixture
+from pipelines import mixture, removal
 from pipelines.judge import Bounds, resolve_rules
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Draw, Policy, Recipe
@@ -88,6 +88,7 @@ def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part], bounds: Bo
         content_of(store, [part.path("signals") for part in parts]),
         content_of(store, [part.path("clusters") for part in parts]),
         [part.sha256 for part in parts],
+        *removal.content(store, parts),
     ]
     keys = {}
     for name in recipe.variants:

@@ -23,7 +23,7 @@ from pipelines.store import Store
 
 @dataclass(slots=True)
 class Verification:
-    """What was looked at, and every fault that was found, a line each. The last three are filled only when deep."""
+    """What was looked at, and every fault that was found, a line each. All but files, bytes, faults are filled only when deep."""
 
     files: int = 0
     bytes: int = 0
@@ -31,6 +31,7 @@ class Verification:
     decoded: dict[str, int] = field(default_factory=dict)  # documents of the shards, by variant
     languages: int | None = None  # documents identified again; None where the library for it is not installed
     records: dict[str, int] = field(default_factory=dict)  # of the inputs, by source
+    purged: int = 0  # documents that were purged, and of which nothing is left
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -43,6 +44,8 @@ class Verification:
         elif self.decoded:
             lines.append("languages not identified again: fastText is not installed")
         lines += [f"{source}: {count:,} records counted again in the inputs" for source, count in self.records.items()]
+        if self.purged:
+            lines.append(f"{self.purged:,} documents are purged: nothing is left of their text and signals")
         lines += [f"FAULT {fault}" for fault in self.faults] or ["everything holds"]
         return "\n".join(lines)
 
@@ -68,7 +71,8 @@ def verify(folder: str, deep: bool = False) -> Verification:
         result.decoded, faults = recheck.shards(store, recipe, parts)
         result.languages, more = recheck.languages(store, recipe, parts)
         result.records, most = recheck.records(recipe, plan, manifest["accounts"])
-        result.faults += [*faults, *more, *most]
+        result.purged, left = recheck.purged(store, parts)
+        result.faults += [*faults, *more, *most, *left]
     return result
 
 

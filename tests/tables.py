@@ -25,6 +25,7 @@ sources:
   forum: {format: jsonl, paths: [f], priority: -2}
   wiki:  {format: jsonl, paths: [w], priority: 3}
 near: {min_jaccard: 0.75}
+evaluations: {some: e}
 fit: {quality: {curated: [wiki], web: [crawl, forum]}}
 variants:
   everything: {}
@@ -35,8 +36,9 @@ variants:
     default:
       languages: {keep: [en, fr], min_score: 0.65}
       rules: {gopher: {words.low: 20}}
+      decontaminate: true
       quality: {draw: pareto, keep_rate: 0.4}
-    sources: {wiki: {languages: any, rules: none}}
+    sources: {wiki: {languages: any, rules: none, decontaminate: false}}
   plain_draw:
     dedup: [near, exact]
     default: {rules: [gopher], quality: {draw: pareto, alpha: 2.5}, min_bytes: 120}
@@ -74,6 +76,7 @@ def random_documents(seed):
                     "n_tokens": 0 if emptied else text_bytes // 4,
                     "text_bytes": text_bytes,
                     "words": 0 if emptied else int(random.choice([19, 20, 49, 50, 800])),
+                    "contamination": 0 if emptied else {9: 1, 10: 5}.get(row % 11, 0),
                     "dropped": [0] if emptied or (source == "crawl" and random.random() < 0.2) else None,
                     "group": int(random.integers(0, 70)),
                     "copy": int(random.integers(0, 3)),
@@ -127,6 +130,7 @@ def _write(documents, folder):
             "language": column("language", pa.string()),
             "language_score": column("language_score", pa.float32()),
             "quality": column("quality", pa.float32()),
+            "contamination": column("contamination", pa.int32()),
             "n_tokens": column("n_tokens", pa.int32()),
             "text_bytes": column("text_bytes", pa.int64()),
         }

@@ -130,6 +130,66 @@ def sample(
         print(f"{one.prompt}{one.text}\n[{one.finish}]\n")
 
 
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run.")],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE.jsonl", help="Documents, with `text`.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="tokens/VARIANT: its validation documents by source.")] = None,
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bits per byte of documents, by domain: a file's name, or a source."""
+    _need_torch()
+    from train import evaluate as evaluation
+    from train.corpus import open_corpus
+
+    names = [path.name for path in files or ()]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UserError(f"{min(repeated)}: two files of this name; a document goes by its file's name and line")
+    if not names and data is None:
+        raise UserError("nothing to evaluate: give files of JSON lines, or --data")
+    model, encoder = evaluation.load(checkpoint, tokenizer)
+    documents = [document for path in files or () for document in evaluation.read_documents(str(path), encoder)]
+    if data is not None:
+        documents += evaluation.shard_documents(open_corpus(data), encoder)
+    rows = evaluation.document_losses(model, encoder, documents)
+    found = evaluation.bits_per_byte(rows)
+    if as_json:
+        print(json.dumps({"domains": found, "documents": [asdict(row) for row in rows]}, indent=1))
+        return
+    for domain, facts in found.items():
+        size = f"{facts['documents']:,} documents, {facts['bytes']:,} bytes"
+        print(f"{domain}: {facts['bits_per_byte']:.4f} bits per byte over {size}")
+
+
+@app.command()
+def tasks(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The tasks' files.")],
+    names: Annotated[list[str] | None, typer.Option("--task", help="One task; may stand several times. Default: all.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Examples before each question.")] = 0,
+    most: Annotated[int | None, typer.Option(min=1, help="Items of a task, in the order of their hash.")] = None,
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Multiple choice by likelihood: accuracy, chance, and the margin of the right answer in bits."""
+    _need_torch()
+    from train import evaluate as evaluation
+    from train import tasks as likelihood
+
+    model, encoder = evaluation.load(checkpoint, tokenizer)
+    chosen = names or likelihood.TASKS
+    scores = [score for name in chosen for score in likelihood.run_task(model, encoder, folder, name, shots, most)[0]]
+    if as_json:
+        print(json.dumps([asdict(score) for score in scores], indent=1))
+        return
+    for score in scores:
+        chance = "" if score.chance is None else f", chance {score.chance:.3f}"
+        margin = "" if score.margin is None else f", margin {score.margin:+.2f} bits"
+        print(f"{score.task}: accuracy {score.acc:.3f}{chance}{margin} over {score.items:,} items ({score.cut} cut)")
+
+
 def _print(summary: dict[str, Any] | None, as_json: bool) -> None:
     if summary is None:  # not the main process
         return

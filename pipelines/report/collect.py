@@ -11,7 +11,10 @@
 | sources    | source -> `statistics.part_statistics`, merged; null for a source without a document                     |
 | draws      | variant -> group -> the solved draw, its sources, `tokens` that reached it, `kept_tokens`                |
 | mixture    | `tokens`, `max_epochs`, and variant -> source -> `report.mixture.account`; null without one              |
+| removal    | source -> kind of entry of the `remove` list -> documents that are taken back by it                       |
 | rules      | variant -> rule -> its signal and bounds                                                                 |
+| evaluations | set -> its `texts`, and how many of them are `too_short` to look for                                |
+| terms      | the lists of terms in the recipe's order: `name`, `phrases`, and those `wordless` that cannot be counted |
 | classifier | models/quality.json, or null                                                                             |
 """
 
@@ -21,13 +24,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import mixture, models
+from pipelines import mixture, models, removal
 from pipelines.conservation import Accounts
 from pipelines.judge import resolve_rules
 from pipelines.parts import Part
 from pipelines.recipe import Recipe, dump
 from pipelines.report.mixture import account
-from pipelines.report.statistics import merge, statistics_path, top_hosts
+from pipelines.report.statistics import merge, statistics_path, top_hosts, top_licenses
 from pipelines.schema import TRAIN, Stage, stage_of
 from pipelines.select_settings import VariantSettings, solution_path
 from pipelines.store import Store, read_columns
@@ -44,6 +47,7 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
         sources[source] = functools.reduce(merge, found) if found else None
         if found:
             sources[source]["hosts"] = top_hosts(sources[source]["hosts"])
+            sources[source]["licenses"] = top_licenses(sources[source]["licenses"])
     tasks = store.read_json("plan.json")["tasks"]
     return {
         "name": recipe.name,
@@ -56,7 +60,10 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
         "sources": sources,
         "draws": {variant: _draws(store, recipe, variant, sources) for variant in recipe.variants},
         "mixture": _mixture(store, recipe, accounts),
+        "removal": removal.counts(store, parts),
         "rules": {variant: _rules(recipe, variant) for variant in recipe.variants},
+        "evaluations": {name: {"texts": n, "too_short": short} for name, n, short in _lists(store, models.EVALUATIONS)},
+        "terms": [{"name": name, "phrases": n, "wordless": w} for name, n, w in _lists(store, models.TERMS)],
         "classifier": store.read_json(models.QUALITY_CARD) if store.exists(models.QUALITY_CARD) else None,
     }
 
@@ -67,6 +74,12 @@ def _inputs(tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     for task in tasks:
         sizes.setdefault(task["source"], {}).update({one["path"]: one["size"] for one in task["inputs"]})
     return {source: {"files": len(found), "bytes": sum(found.values())} for source, found in sorted(sizes.items())}
+
+
+def _lists(store: Store, path: str) -> list[tuple[str, int, int]]:
+    """(name, texts, those that are not looked for) of an index's lists, in its order."""
+    index = models.load_index(store, path)
+    return [] if index is None else [(name, *index.texts[name]) for name in index.names]
 
 
 def _rejects(store: Store, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:

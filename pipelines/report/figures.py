@@ -14,6 +14,7 @@ from pipelines.report import svg
 from pipelines.report.words import gloss, share, told
 from pipelines.schema import KEEP, Reason, Stage, stage_of
 
+_MEANT = (Reason.REMOVED, Reason.MIXTURE)  # may empty a source
 ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
 
 
@@ -27,6 +28,7 @@ class Detail:
     samples: int
     excerpt: int
     charts: int  # quality histograms of a variant
+    lists: int  # evaluation sets, and lists of terms
     hosts: int
     languages: int
     recipe: int
@@ -58,11 +60,11 @@ class Row:
 
 
 def alarms(accounts: Mapping[str, Any]) -> list[str]:
-    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source. The mixture may do so."""
+    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source. Mixture and removal may."""
     found = []
     for variant, by_source in sorted(accounts["variants"].items()):
         for source, mine in sorted(by_source.items()):
-            dropped = {reason: count for reason, count in mine["dropped"].items() if reason != Reason.MIXTURE}
+            dropped = {reason: count for reason, count in mine["dropped"].items() if reason not in _MEANT}
             documents = mine["kept"] + sum(mine["dropped"].values())
             passed = documents - sum(dropped.values())
             if documents >= ALARM_DOCUMENTS and passed < ALARM_SHARE * documents:
@@ -163,7 +165,7 @@ def reasons(stats: Mapping[str, Any], variant: str, detail: Detail) -> tuple[lis
         {
             "reason": reason,
             "stage": str(stage_of(reason)),
-            "gloss": gloss(reason, stats["rules"].get(variant, {})),
+            "gloss": _meaning(reason, stats, variant),
             "count": counts[reason],
             "share": share(counts[reason], total),
             "bar": svg.bar([(f"s-{stage_of(reason)}", counts[reason], "")], peak),
@@ -177,6 +179,15 @@ def reasons(stats: Mapping[str, Any], variant: str, detail: Detail) -> tuple[lis
         {"reason": KEEP, "stage": KEEP, "gloss": "", "count": kept, "share": "", "bar": "", "samples": some}
     )
     return rows, max(len(ordered) - detail.reasons, 0)
+
+
+def _meaning(reason: str, stats: Mapping[str, Any], variant: str) -> str:
+    """What a reason means; of what is taken back also by which kinds of entry."""
+    meaning = gloss(reason, stats["rules"].get(variant, {}))
+    if reason != Reason.REMOVED:
+        return meaning
+    kinds = summed(stats["removal"].values())
+    return f"{meaning} ({', '.join(f'{count:,} by {kind}' for kind, count in sorted(kinds.items()))})"
 
 
 def first(samples: list[dict[str, Any]], detail: Detail) -> list[dict[str, Any]]:

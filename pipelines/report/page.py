@@ -15,17 +15,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.report import distributions, figures, mixture, words
+from pipelines.report import distributions, figures, lists, mixture, words
 from pipelines.report.figures import Detail
 from pipelines.schema import TRAIN, VALIDATION
 
 LIMIT = 200_000  # bytes
 LEVELS = (
-    Detail(variants=8, sources=24, reasons=60, samples=2, excerpt=300, charts=24, hosts=20, languages=12, recipe=20_000),
-    Detail(variants=8, sources=16, reasons=40, samples=1, excerpt=200, charts=12, hosts=20, languages=12, recipe=8_000),
-    Detail(variants=6, sources=12, reasons=30, samples=1, excerpt=100, charts=8, hosts=12, languages=10, recipe=4_000),
-    Detail(variants=4, sources=10, reasons=25, samples=1, excerpt=60, charts=4, hosts=10, languages=8, recipe=2_000),
-    Detail(variants=3, sources=8, reasons=12, samples=0, excerpt=0, charts=2, hosts=8, languages=6, recipe=1_000),
+    Detail(variants=8, sources=24, reasons=60, samples=2, excerpt=300, charts=24, lists=24, hosts=20, languages=12, recipe=20_000),
+    Detail(variants=8, sources=16, reasons=40, samples=1, excerpt=200, charts=12, lists=12, hosts=20, languages=12, recipe=8_000),
+    Detail(variants=6, sources=12, reasons=30, samples=1, excerpt=100, charts=8, lists=8, hosts=12, languages=10, recipe=4_000),
+    Detail(variants=4, sources=10, reasons=25, samples=1, excerpt=60, charts=4, lists=4, hosts=10, languages=8, recipe=2_000),
+    Detail(variants=3, sources=8, reasons=12, samples=0, excerpt=0, charts=2, lists=1, hosts=8, languages=6, recipe=1_000),
 )
 
 
@@ -74,6 +74,8 @@ def draw_with(stats: dict[str, Any], detail: Detail) -> str:
         mixtures={variant: mixture.shown(stats, variant, detail.sources) for variant in variants if stats["mixture"]},
         classifier=distributions.classifier(stats),
         duplicates=distributions.duplicates(stats, detail),
+        evaluations=lists.evaluations(stats, variants, detail),
+        terms=lists.terms(stats, variants, detail),
         hosts=distributions.hosts(stats, detail.hosts),
         recipe=recipe[: detail.recipe],
         recipe_cut=len(recipe) > detail.recipe,

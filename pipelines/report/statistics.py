@@ -2,14 +2,15 @@
 
 Made on the workers, one JSON file a part; the launcher merges them into stats.json, from which the report is drawn.
 Histograms count documents. Of hosts each part names its largest (`_HOSTS`) and counts the documents of the others under
-`hosts.others`: where that is not 0, a host's count is a lower bound. Sample documents are those with the smallest hash of
-their id, the same on any engine; of clusters the largest are shown, each where its smallest member lies.
+`hosts.others`: where that is not 0, a host's count is a lower bound; so it is with licenses (`_LICENSES`). Sample documents are
+those with the smallest hash of their id, the same on any engine; of clusters the largest are shown, each where its smallest member
+lies. Of documents that are taken back neither title nor text is shown.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,20 +22,23 @@ import pyarrow.compute as pc
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Recipe
-from pipelines.schema import KEEP
+from pipelines.report.stated import UNDETERMINED
+from pipelines.schema import KEEP, Reason
 from pipelines.store import Store, read_columns, reading_table, stage_key
 from quality import sampling
 
-VERSION = 2
+VERSION = 4
 QUALITY_BINS = 50
 LENGTH_BINS = 32  # documents of [2^i, 2^(i+1)) bytes; bin 0 holds 0 and 1
 SIZE_BINS = 24  # clusters of [2^i, 2^(i+1)) members
 _HOSTS = 200
+_LICENSES = 100
+_STATEMENT = 200  # characters of a license's statement; those that begin alike are counted together
 _SAMPLES = 3  # documents shown per variant and verdict, and clusters per kind
 _EXCERPT = 300  # characters of a sample document
-UNDETERMINED = "und"  # ISO 639's code for a text whose language is none
 
 _DECISION = ["verdict", "value", "threshold"]
+_SIGNALS = ["text_bytes", "language", "quality", "perplexity", "emails", "ip_addresses", "n_tokens", "contaminated_by", "terms"]
 
 Statistics = dict[str, Any]  # plain JSON, see `part_statistics`
 
@@ -51,8 +55,8 @@ def statistics_key(store: Store, recipe: Recipe, part: Part) -> str:
 
 def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int) -> Statistics:
     """All that the report shows of one part. Every value is an integer, a list of them, or a sample document."""
-    documents = read_columns(store, part.path("documents"), ["doc_id", "url"])
-    signals = read_columns(store, part.path("signals"), ["text_bytes", "language", "quality", "n_tokens"])
+    documents = read_columns(store, part.path("documents"), ["doc_id", "url", "license"])
+    signals = read_columns(store, part.path("signals"), _SIGNALS)
     clusters = read_columns(store, part.path("clusters"), ["exact_cluster", "exact_size", "near_cluster", "near_size"])
     dropped = read_columns(store, part.path("clusters"), ["dropped_paragraphs"]).column(0).combine_chunks()
     own = np.stack(part_ids(documents.column("doc_id")), axis=1)
@@ -63,6 +67,7 @@ def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int
     largest = {kind: _largest(own, *head) for kind, head in heads.items()}
     places = [place for by_verdict in shown.values() for some in by_verdict.values() for place in some]
     sample = _samples(store, part, sorted({*places, *largest["exact"], *largest["near"]}))
+    _withhold(sample, decisions.values())
     tokens = signals.column("n_tokens").to_numpy()
     return {
         "documents": part.rows,
@@ -71,6 +76,8 @@ def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int
         "tokens": int(tokens.sum(dtype=np.int64)),
         "dropped_paragraphs": len(dropped.flatten()),
         "hosts": _hosts(documents.column("url")),
+        "licenses": _licenses(documents.column("license")),
+        "without_perplexity": _languages(signals, np.asarray(signals.column("perplexity").is_null())),
         "clusters": {kind: _log_histogram(sizes, SIZE_BINS) for kind, (_, sizes) in heads.items()},
         "clustered": {kind: int(sizes.sum(dtype=np.int64)) for kind, (_, sizes) in heads.items()},
         "largest": {
@@ -103,6 +110,14 @@ def _shown(decisions: pa.Table, draws: np.ndarray) -> dict[str, list[int]]:
     return dict(sorted(found.items()))
 
 
+def _withhold(sample: dict[int, dict[str, Any]], decisions: Iterable[pa.Table]) -> None:
+    """Leaves nothing but doc_id and locator of the sample documents that are taken back."""
+    for table in decisions:
+        for place, shown in sample.items():
+            if table.column("verdict")[place].as_py() == Reason.REMOVED:
+                shown.update(title=None, text="", cut=False)
+
+
 def _number(decisions: pa.Table, place: int) -> dict[str, Any]:
     """What was judged of one document and what it was held against; None where there was no number."""
     return {name: decisions.column(name)[place].as_py() for name in ("value", "threshold")}
@@ -116,20 +131,40 @@ def _tokens(verdicts: pa.ChunkedArray, tokens: np.ndarray) -> dict[str, int]:
 
 
 def _profile(signals: pa.Table, chosen: np.ndarray) -> dict[str, Any]:
-    """Histograms over the chosen documents."""
+    """Histograms over the chosen documents, and the addresses in their texts before any is masked."""
     lengths = signals.column("text_bytes").to_numpy()[chosen]
-    labels = signals.column("language").fill_null(UNDETERMINED).to_numpy(zero_copy_only=False)[chosen].astype(str)
     quality = signals.column("quality").to_numpy()[chosen].astype(np.float64)
     quality = quality[~np.isnan(quality)]
-    names, counts = np.unique(labels, return_counts=True)
     steps = np.minimum(np.rint(quality * 1e4).astype(np.int64) * QUALITY_BINS // 10_000, QUALITY_BINS - 1)
     return {
         "documents": int(chosen.sum()),
         "bytes": int(lengths.sum()),
         "lengths": _log_histogram(lengths, LENGTH_BINS),
-        "languages": {str(name): int(count) for name, count in zip(names, counts, strict=True)},
+        "languages": _languages(signals, chosen),
         "quality": np.bincount(steps, minlength=QUALITY_BINS).tolist(),
+        "emails": int(signals.column("emails").to_numpy()[chosen].sum(dtype=np.int64)),
+        "ip_addresses": int(signals.column("ip_addresses").to_numpy()[chosen].sum(dtype=np.int64)),
+        **_found(signals.select(["contaminated_by", "terms"]).filter(pa.array(chosen))),
     }
+
+
+def _found(signals: pa.Table) -> dict[str, Any]:
+    """Documents that overlap with evaluation sets, in all and by set; places where terms begin, by list of terms."""
+    sets = [names.split(",") for names in signals.column("contaminated_by").drop_null().to_pylist()]
+    terms = signals.column("terms").drop_null().combine_chunks()
+    by_list = terms.flatten().to_numpy().reshape(len(terms), -1) if len(terms) else np.zeros((0, 0))
+    return {
+        "overlapping": len(sets),
+        "contaminated": dict(sorted(Counter(name for names in sets for name in names).items())),
+        "terms": by_list.sum(axis=0, dtype=np.int64).tolist(),
+    }
+
+
+def _languages(signals: pa.Table, chosen: np.ndarray) -> dict[str, int]:
+    """Language -> how many of the chosen documents (bool [rows])."""
+    labels = signals.column("language").fill_null(UNDETERMINED).to_numpy(zero_copy_only=False)[chosen].astype(str)
+    names, counts = np.unique(labels, return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def _log_histogram(values: np.ndarray, bins: int) -> list[int]:
@@ -159,9 +194,25 @@ def _hosts(urls: pa.ChunkedArray) -> dict[str, Any]:
 
 def top_hosts(hosts: dict[str, Any]) -> dict[str, Any]:
     """Hosts cut to the largest; the documents of those that are left out are counted under `others`."""
-    ordered = sorted(hosts["largest"].items(), key=lambda item: (-item[1], item[0]))
-    left_out = sum(count for _, count in ordered[_HOSTS:])
-    return {"largest": dict(sorted(ordered[:_HOSTS])), "others": hosts["others"] + left_out, "without": hosts["without"]}
+    return _cut(hosts, _HOSTS)
+
+
+def _licenses(statements: pa.ChunkedArray) -> dict[str, Any]:
+    """The licenses that most records state, in their own words; how many documents have others, and how many state none."""
+    counts = Counter(" ".join(one.split())[:_STATEMENT] for one in statements.to_pylist() if one)
+    without = len(statements) - counts.total() + counts.pop("", 0)
+    return top_licenses({"largest": dict(counts), "others": 0, "without": without})
+
+
+def top_licenses(licenses: dict[str, Any]) -> dict[str, Any]:
+    """Licenses cut as hosts are."""
+    return _cut(licenses, _LICENSES)
+
+
+def _cut(named: dict[str, Any], limit: int) -> dict[str, Any]:
+    ordered = sorted(named["largest"].items(), key=lambda item: (-item[1], item[0]))
+    left_out = sum(count for _, count in ordered[limit:])
+    return {"largest": dict(sorted(ordered[:limit])), "others": named["others"] + left_out, "without": named["without"]}
 
 
 def host_of(url: str) -> str:
@@ -209,6 +260,8 @@ def _merge(left: Any, right: Any) -> Any:
     if isinstance(left, list):
         if any(isinstance(one, dict) for one in left + right):
             return sorted(left + right, key=lambda one: (one["order"], one["doc_id"]))[:_SAMPLES]
+        if not left or not right:
+            return left + right  # terms of a part in which a variant keeps nothing, or nothing is left
         return [a + b for a, b in zip(left, right, strict=True)]
     return left + right
 

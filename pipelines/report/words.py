@@ -11,9 +11,11 @@ from pipelines.schema import Reason, RejectReason
 _FEW = 30  # documents of one side: below it an interval promises more than it holds
 
 _GLOSSES: dict[str, str] = {
+    Reason.REMOVED: "taken back: named by the recipe's list",
     Reason.LANGUAGE: "another language than those that are kept",
     Reason.LANGUAGE_SCORE: "a language that is kept, but not surely",
     Reason.PERPLEXITY: "more surprising than what is kept of its language",
+    Reason.CONTAMINATED: "shares a run of words with an evaluation set",
     Reason.DUPLICATE_EXACT: "the text of a document that stays",
     Reason.DUPLICATE_NEAR: "nearly the text of a document that stays",
     Reason.QUALITY_DRAW: "lost the quality draw",
@@ -90,6 +92,18 @@ def share(part: float, whole: float) -> str:
     if 99.95 <= percent < 100:
         return ">99.9 %"
     return f"{percent:.1f} %" if 0 < percent < 100 else f"{percent:.0f} %"
+
+
+def per_million(part: int, whole: int) -> float | None:
+    """Of a million; None of nothing."""
+    return 1e6 * part / whole if whole else None
+
+
+def shift(before: float | None, after: float | None) -> str:
+    """How a rate changed, in percent; "" where there is none to compare with."""
+    if not before or after is None:
+        return ""
+    return f"{round(100 * after / before) - 100:+d} %"
 
 
 def told(name: str, part: int, whole: int) -> str:

@@ -92,7 +92,7 @@ def test_every_removed_paragraph_survives_in_exactly_one_document_of_its_source(
 
 
 def test_every_dropped_duplicates_keeper_passed_the_same_steps(built):
-    order = ["language", "rules", "exact", "near", "quality", "paragraphs", None]
+    order = ["language", "rules", "decontamination", "exact", "near", "quality", "paragraphs", None]
     for variant in ("unfiltered", "filtered"):
         ids = [row["doc_id"] for row in _rows(built, "documents", ["doc_id"])]
         decisions = _rows(built, f"decisions/{variant}")
@@ -167,7 +167,8 @@ def test_a_changed_threshold_moves_only_that_variants_decisions_and_tokens(built
     after = _hashes(run)
     moved = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert {path for path in moved if path.startswith(("tokens/", "decisions/"))}
-    allowed = ("decisions/filtered/", "tokens/filtered/", "statistics/", "stats.json", "report.html", "recipe.yaml")
+    pages = ("stats.json", "report.html", "card.md", "croissant.json", "recipe.yaml")
+    allowed = ("decisions/filtered/", "tokens/filtered/", "statistics/", *pages)
     assert {path for path in moved if not path.startswith(allowed)} == set()
     assert not {path for path in moved if path.startswith(("decisions/filtered/wiki", "tokens/filtered/train/wiki"))}
 

@@ -149,11 +149,11 @@ def test_json_is_one_document_with_stable_keys(winnow, built, tmp_path):
         assert (code, error) == (0, "")
         return json.loads(out)
 
-    assert list(printed("verify", run)) == ["files", "bytes", "faults", "decoded", "languages", "records"]
+    assert list(printed("verify", run)) == ["files", "bytes", "faults", "decoded", "languages", "records", "purged"]
     assert list(printed("diff", run, built)) == ["recipe", "counts", "distributions", "documents", "changes"]
     assert printed("report", run) == {"report": f"{run}/report.html"}
     (found,) = printed("explain", run, "w.jsonl#3")
-    assert list(found) == ["document", "signals", "clusters", "verdicts"]
+    assert list(found) == ["document", "signals", "clusters", "verdicts", "removed_by", "purged"]
     assert list(found["verdicts"][0]) == [
         "variant", "verdict", "stage", "value", "threshold", "duplicate_of", "split", "keeper", "prefix", "position", "offset",
     ]  # fmt: skip

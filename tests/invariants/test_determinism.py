@@ -30,7 +30,7 @@ def test_the_reference_holds_every_kind_of_file(reference):
     assert {name for name in on_disk if not name.endswith(".stats.json")} == set(manifest["files"])
     assert {name.split("/")[0] for name in on_disk} == {
         *("documents", "rejects", "clusters", "samples", "models", "signals", "decisions", "tokens", "statistics"),
-        *("index", "recipe.yaml", "stats.json", "report.html"),
+        *("index", "recipe.yaml", "stats.json", "report.html", "card.md", "croissant.json"),
     }
 
 

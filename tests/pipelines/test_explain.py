@@ -124,7 +124,7 @@ def test_what_is_nowhere_is_an_error_that_says_how_to_name_a_record(run, name):
 
 def test_json_has_one_shape_for_documents_and_one_for_rejects(run):
     document, rejected = (one.to_json() for one in trace(run, "x.jsonl#1"))
-    assert set(document) == {"document", "signals", "clusters", "verdicts"}
+    assert set(document) == {"document", "signals", "clusters", "verdicts", "removed_by", "purged"}
     assert set(rejected) == {"reject"}
     json.dumps([document, rejected])
     assert "token_ids" not in document["signals"]

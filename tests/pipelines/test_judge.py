@@ -113,9 +113,11 @@ def test_the_split_belongs_to_the_cluster():
 
 def test_every_reason_has_its_stage():
     assert {reason: str(stage_of(reason)) for reason in Reason} == {
+        "removed": "removal",
         "language": "language",
         "language_score": "language",
         "perplexity": "rules",
+        "contaminated": "decontamination",
         "duplicate_exact": "exact",
         "duplicate_near": "near",
         "quality_draw": "quality",

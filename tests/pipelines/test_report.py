@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import distributions, figures, mixture, words
+from pipelines.report import distributions, figures, lists, mixture, words
 from pipelines.report.page import LEVELS, LIMIT, draw, draw_with
 from pipelines.schema import KEEP, Reason, RejectReason, Stage, stage_of
 from quality.rules import FAMILIES
@@ -36,8 +36,12 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "lengths": [0] * 6 + [documents] + [0] * 25,
         "languages": {"en": documents - scale, "und": scale},
         "quality": [0] * 49 + [documents],
+        "overlapping": 5 * scale,
+        "contaminated": {"mmlu": 4 * scale, "squad": 3 * scale},
+        "terms": [9 * scale, 0],
     }
     kept = {**profile, "documents": 3 * scale, "lengths": [0] * 6 + [3 * scale] + [0] * 25, "languages": {"en": 3 * scale}}
+    kept |= {"overlapping": scale, "contaminated": {"mmlu": scale}, "terms": [2 * scale, 0]}
     account = {
         "records": documents + (2 * scale if rejects else 0),
         "documents": documents,
@@ -91,11 +95,14 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "rejects": {source: {"not_text": [{"locator": text, "detail": text, "count": 4}]} for source in sources},
         "sources": dict.fromkeys(sources, one),
         "draws": {variant: {"default": draw_of} for variant in variants},
+        "removal": {source: {"host": 3, "url": 1} for source in sources},
         "mixture": {"tokens": 40 * scale * len(sources), "max_epochs": 4.0, "variants": dict.fromkeys(variants, mixed)},
         "rules": {
             variant: {rule.name: {"signal": rule.signal, "bounds": [[rule.low, rule.high]]} for rule in _RULES}
             for variant in variants
         },
+        "evaluations": {name: {"texts": 1200, "too_short": 34} for name in ("arc", "mmlu", "squad")},
+        "terms": [{"name": "rude", "phrases": 50, "wordless": 0}, {"name": "identity", "phrases": 1, "wordless": 1}],
         "classifier": {
             "metrics": {
                 "l2": 1e-5,
@@ -247,11 +254,19 @@ def test_the_worst_corpus_still_gives_a_page_under_200_kb(text):
         one = next(iter(mine.values()))
         one["kept"], one["dropped"]["mixture"] = 0, 1  # alarms, bounded too
     found["mixture"]["max_epochs"] = 0.1  # warnings likewise
+    named = [f"e{n:02d}".ljust(64, "z") for n in range(64)]
+    found["evaluations"] = {name: {"texts": 10**12, "too_short": 10**12} for name in named}
+    found["terms"] = [{"name": name, "phrases": 10**12, "wordless": 10**12} for name in named]
+    for mine in found["sources"].values():
+        for profile in (mine["all"], *(decided["kept"] for decided in mine["variants"].values())):
+            profile |= {"contaminated": dict.fromkeys(named, 10**12), "terms": [10**12] * 64}
     page = draw(found)
     assert len(page.encode()) < LIMIT
     seen = _Page(page).text
     assert "33 others" in seen  # of 40 sources, 7 by name
     assert "27 more variants in stats.json" in seen
+    assert "63 more sets in stats.json" in seen
+    assert "63 more lists in stats.json" in seen
 
 
 def test_an_ordinary_page_is_drawn_in_full():
@@ -286,6 +301,8 @@ def test_a_source_that_is_almost_wiped_out_raises_the_alarm():
     assert figures.alarms(accounts) == []
     web.update(kept=0, dropped={"language": 50, "mixture": 500})  # good documents that the mixture has no room for
     assert figures.alarms(accounts) == []
+    web.update(kept=0, dropped={"removed": 500, "language": 4})  # taken back by the user
+    assert figures.alarms(accounts) == []
     web.update(kept=0, dropped={"language": 500, "mixture": 5})
     assert figures.alarms(accounts) == ["v keeps 5 of 505 documents of web; 500 are dropped by language"]
 
@@ -293,7 +310,7 @@ def test_a_source_that_is_almost_wiped_out_raises_the_alarm():
 def test_the_alarm_stands_on_the_page_before_the_numbers():
     found = json.loads(json.dumps(stats(scale=100)))
     web = found["accounts"]["variants"]["filtered"]["web"]
-    web["kept"], web["dropped"]["mixture"] = 0, 0
+    web["kept"], web["dropped"]["mixture"], web["dropped"]["removed"] = 0, 0, 0
     page = draw(found)
     assert 0 < page.index('class="alarm"') < page.index('class="proof"')
     assert 'class="alarm"' not in draw(stats())
@@ -332,6 +349,48 @@ def test_a_run_without_a_mixture_has_no_such_section():
     assert 'href="#mixture"' in draw(found)
     found["mixture"] = None
     assert "Mixture" not in draw(found)
+
+
+def test_evaluation_sets_are_shown_by_documents_that_overlap_and_add_up():
+    found = stats(sources=[f"s{n:02d}" for n in range(30)])
+    sets, left_out = lists.evaluations(found, ["unfiltered", "filtered"], LEVELS[0])
+    assert [one["name"] for one in sets] == ["mmlu", "squad", "arc"]
+    assert left_out == 0
+    assert (sets[0]["total"]["overlapping"], sets[0]["total"]["kept"], sets[2]["rows"]) == (120, [30, 30], [])
+    for limit in LEVELS:
+        shown, left_out = lists.evaluations(found, ["filtered"], limit)
+        assert len(shown) + left_out == 3
+        for one in shown[:2]:
+            assert len(one["rows"]) == limit.sources // 2
+            for key in ("documents", "overlapping"):
+                assert sum(row[key] for row in one["rows"]) == one["total"][key]
+    text = _Page(draw(stats())).text
+    assert "1,200 texts, 34 of them too short to look for. No document overlaps." in text
+    found["evaluations"] = {}
+    assert "Evaluation sets" not in draw(found)
+
+
+def test_terms_are_shown_per_million_tokens_before_and_after():
+    found = stats(sources=["web"])
+    (rude, identity), left_out = lists.terms(found, ["filtered"], LEVELS[0])
+    (row,) = rude["rows"]
+    tokens = found["sources"]["web"]["tokens"]
+    assert row["before"] == pytest.approx(9e6 / tokens)
+    assert row["after"] == [(pytest.approx(2e6 / 27), f"{round(100 * 2 / 27 * tokens / 9) - 100:+d} %")]
+    assert (identity["rows"][0]["before"], identity["rows"][0]["after"], left_out) == (0, [(0, "")], 0)
+    assert lists.terms(found, ["filtered"], LEVELS[-1])[1] == 1
+    text = _Page(draw(found)).text
+    assert text.index("rude") < text.index("identity")  # the recipe's order
+    assert "1 word or phrase, 1 of them without a letter or number." in text
+    found["terms"] = []
+    assert 'id="terms"' not in draw(found)
+
+
+def test_a_source_of_which_nothing_is_kept_has_no_rate():
+    found = stats(sources=["web"])
+    web = found["sources"]["web"]["variants"]["filtered"]
+    web["kept"], web["tokens"] = {**web["kept"], "terms": []}, {"language": 3}
+    assert lists.terms(found, ["filtered"], LEVELS[0])[0][0]["rows"][0]["after"] == [(None, "")]
 
 
 def test_hosts_are_called_lower_bounds_only_where_they_are():

@@ -18,7 +18,7 @@ from pipelines.recipe import Draw, parse
 from tests.runs import TWO_THREADS, differing, hashes
 from tests.tables import RECIPE, cluster, random_documents, run_select, uniform_of
 
-ORDER = ["language", "rules", "exact", "near", "quality", "paragraphs", None]
+ORDER = ["language", "rules", "decontamination", "exact", "near", "quality", "paragraphs", None]
 # (training tokens, weights): cut by a half and left out; all cut; a whole number of tokens for no source; nothing cut.
 MIXTURES = [
     (20_000, {"crawl": 1, "forum": 0, "wiki": 1}),
@@ -82,6 +82,8 @@ def _expected(documents, recipe, variant):
             least = own.rules["gopher"]["words.low"] if isinstance(own.rules, dict) else 50
             if d["words"] < least:
                 drop(d, "gopher_words", "rules", d["words"], least)
+        if own.decontaminate and d["contamination"] and d["doc_id"] not in verdict:
+            drop(d, "contaminated", "decontamination", d["contamination"], 1)
 
     for kind, least in (("exact", 1.0), ("near", recipe.near.min_jaccard)):
         members = defaultdict(list)
@@ -152,7 +154,7 @@ def test_every_decision_is_that_of_plain_python(decided):
                 assert got["threshold"] == threshold, (variant, d)
             reasons.add(reason)
     assert reasons == {
-        "keep", "language", "language_score", "gopher_words", "duplicate_exact", "duplicate_near", "quality_draw",
+        "keep", "language", "language_score", "gopher_words", "contaminated", "duplicate_exact", "duplicate_near", "quality_draw",
         "quality_cut", "too_short",
     }  # fmt: skip
 
@@ -204,7 +206,7 @@ def test_a_keeper_passed_the_same_steps_and_no_cluster_vanishes(decided):
         left = defaultdict(list)
         for d in documents:
             stage = rows[d["doc_id"]]["stage"]
-            if ORDER.index(stage) > ORDER.index("rules"):
+            if ORDER.index(stage) > ORDER.index("decontamination"):
                 group = d["near_cluster"] or d["exact_cluster"] or d["doc_id"]
                 left[group].append(stage not in ("exact", "near"))
         assert left

@@ -201,3 +201,11 @@ def test_a_host_is_read_out_of_a_url(url, host):
 def test_hosts_of_a_part_add_up():
     urls = pa.chunked_array([["http://a/1", "http://A/2", None, "http://b/", "no url"]])
     assert statistics._hosts(urls) == {"largest": {"a": 2, "b": 1}, "others": 0, "without": 2}
+
+
+def test_counts_of_terms_merge_with_those_of_a_part_that_has_none():
+    """A variant that keeps nothing of a part, or a part of which nothing is left after a purge."""
+    some = {"terms": [1, 2], "kept": 1}
+    for left, right in itertools.permutations([some, {"terms": [], "kept": 0}]):
+        assert merge(left, right) == some
+    assert merge(some, some) == {"terms": [2, 4], "kept": 2}

@@ -67,7 +67,7 @@ def test_a_sound_run_holds_by_every_means(run):
     assert found.languages == 250  # every document of a run this small
     assert found.records == {"web": 175, "wiki": 75}
     assert found.to_text().splitlines()[-1] == "everything holds"
-    assert list(found.to_json()) == ["files", "bytes", "faults", "decoded", "languages", "records"]
+    assert list(found.to_json()) == ["files", "bytes", "faults", "decoded", "languages", "records", "purged"]
 
 
 def test_a_verdict_that_was_changed_does_not_add_up(run):

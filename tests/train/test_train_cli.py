@@ -204,3 +204,26 @@ def test_a_mixture_of_experts_has_no_counterpart_there(built, tmp_path, monkeypa
     assert told.count("\n") == 1
     assert "experts" in told
     assert not (tmp_path / "llama").exists()
+
+
+def test_a_checkpoint_is_evaluated_by_domain_and_asked_questions(built, tmp_path, monkeypatch, capsys):
+    run, data = tmp_path / "run", str(built / "tokens" / "filtered")
+    small = [word if word != "steps=20" else "steps=1" for word in TINY]
+    assert invoke(monkeypatch, "train", "run", "glam-tiny", "--run", str(run), "--data", data, *small, "--json") == 0
+    checkpoint = json.loads(capsys.readouterr().out)["checkpoint"]
+    texts = ["A river rises in the mountains.", "Über"]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    words = ["train", "evaluate", checkpoint, str(tmp_path / "own.jsonl"), "--data", data]
+    assert invoke(monkeypatch, *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["domains"]) == {"own.jsonl", "web", "wiki"} or set(found["domains"]) == {"own", "web", "wiki"}
+    own = [row for row in found["documents"] if row["domain"].startswith("own")]
+    assert [row["bytes"] for row in own] == [len(text.encode()) for text in texts]
+    assert invoke(monkeypatch, *words) == 0
+    assert "bits per byte over 2 documents, 36 bytes" in capsys.readouterr().out
+    assert invoke(monkeypatch, "train", "evaluate", checkpoint) == 2
+    assert "nothing to evaluate" in capsys.readouterr().err
+    item = {"query": "The river rises in the", "choices": ["mountains", "sea"], "gold": 0}
+    (tmp_path / "copa.jsonl").write_text(json.dumps(item) + "\n")
+    assert invoke(monkeypatch, "train", "tasks", checkpoint, str(tmp_path), "--task", "copa") == 0
+    assert capsys.readouterr().out.startswith("copa: accuracy ")
