@@ -159,7 +159,8 @@ def evaluate(
         print(json.dumps({"domains": found, "documents": [asdict(row) for row in rows]}, indent=1))
         return
     for domain, facts in found.items():
-        size = f"{facts['documents']:,} documents, {facts['bytes']:,} bytes"
+        plural = "" if facts["documents"] == 1 else "s"
+        size = f"{facts['documents']:,} document{plural}, {facts['bytes']:,} bytes"
         print(f"{domain}: {facts['bits_per_byte']:.4f} bits per byte over {size}")
 
 
