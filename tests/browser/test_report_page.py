@@ -36,7 +36,7 @@ def hostile(tmp_path_factory):
     for verdict in found["sources"]["web"]["variants"].values():
         verdict["samples"]["language"].append({**verdict["samples"]["keep"][0], "text": "x" * 300, "order": 0})
     web = found["accounts"]["variants"]["filtered"]["web"]
-    web["kept"], web["dropped"]["mixture"] = 0, 0  # nothing passes, so the alarm stands on it
+    web["kept"] = web["dropped"]["mixture"] = web["dropped"]["removed"] = 0  # nothing passes, so the alarm stands on it
     path = tmp_path_factory.mktemp("page") / "hostile.html"
     path.write_text(draw(found))
     return path
