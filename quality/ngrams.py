@@ -30,7 +30,7 @@ _HEAD, _MIDDLE = 100 / 3, 200 / 3  # percentiles of perplexity: CCNet's thirds
 def fit(documents: Sequence[np.ndarray], vocab_size: int, min_count: int = 2) -> NgramModel:
     """The model of token sequences (any integer dtype, ids under `vocab_size`); bounds of the buckets are infinite.
 
-    Memory is about 100 bytes a token.
+    Everything is held at once: the hashes of all windows, and per order the different n-grams with their counts.
     """
     begin = vocab_size
     text, room = _laid_out(documents, begin)

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import UserError
+from quality import hash_table
 from quality.text import kernel
 
 ORDER = 5
 FORMAT = 1
 _CARD = "perplexity"
-_EMPTY = np.uint64(0)
 _BACKOFF = np.uint64(0x9E3779B97F4A7C15)  # a context's backoff stands beside the n-gram's own probability, under another key
 _STEP = np.uint64(0xD6E8FEB86659FD93)
 
@@ -113,19 +113,8 @@ def table(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     size = 1 << max(4, math.ceil(math.log2(max(1, len(keys)) * 1.5)))
     order = np.argsort(keys)
     out_keys, out_values = np.zeros(size, np.uint64), np.zeros(size, np.float32)
-    _insert(keys[order], values[order].astype(np.float32), out_keys, out_values)
+    hash_table.insert(keys[order], values[order].astype(np.float32), out_keys, out_values)
     return out_keys, out_values
-
-
-@kernel
-def _insert(keys: np.ndarray, values: np.ndarray, out_keys: np.ndarray, out_values: np.ndarray) -> None:
-    mask = np.uint64(len(out_keys) - 1)
-    for i in range(len(keys)):
-        slot = keys[i] & mask
-        while out_keys[slot] != _EMPTY:
-            slot = (slot + np.uint64(1)) & mask
-        out_keys[slot] = keys[i]
-        out_values[slot] = values[i]
 
 
 @kernel
@@ -133,7 +122,7 @@ def _find(keys: np.ndarray, values: np.ndarray, key: np.uint64) -> np.float32:
     """The value under a key, or nan."""
     mask = np.uint64(len(keys) - 1)
     slot = key & mask
-    while keys[slot] != _EMPTY:
+    while keys[slot] != hash_table.EMPTY:
         if keys[slot] == key:
             return values[slot]
         slot = (slot + np.uint64(1)) & mask

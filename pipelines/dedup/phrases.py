@@ -21,6 +21,7 @@ from pipelines.dedup.characters import word_table
 from pipelines.dedup.words import MOST_WORDS, find_words, hash_words
 from pipelines.errors import UserError
 from pipelines.reading import open_input
+from quality import hash_table
 from quality.text import buffers, kernel, mix
 
 FORMAT = 1
@@ -31,7 +32,6 @@ _BATCH = 1 << 20  # characters of texts that are hashed at once
 _CARD = "winnow"
 _STEP = np.uint64(0xF1357AEA2E62A9C5)  # odd: the words of an n-gram are the digits of a number to this base
 _SEED = np.uint64(0x77696E6E6F772065)
-_EMPTY = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def build(lists: Mapping[str, Iterable[str]], length_of: Callable[[np.ndarray], 
     np.bitwise_or.at(joined, places, np.concatenate([*masks, np.zeros(0, np.uint64)]))
     size = 1 << max(4, (2 * len(every) - 1).bit_length())
     table, sets = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
-    _insert(every, joined, table, sets)
+    hash_table.insert(every, joined, table, sets)
     return PhraseIndex(tuple(lists), table, sets, np.array(sorted(lengths), np.int64), counted)
 
 
@@ -190,20 +190,9 @@ def load(data: bytes, name: str) -> PhraseIndex:
 
 
 @kernel
-def _insert(keys: np.ndarray, masks: np.ndarray, out_keys: np.ndarray, out_masks: np.ndarray) -> None:
-    last = np.uint64(len(out_keys) - 1)
-    for i in range(len(keys)):
-        slot = keys[i] & last
-        while out_keys[slot] != _EMPTY:
-            slot = (slot + np.uint64(1)) & last
-        out_keys[slot] = keys[i]
-        out_masks[slot] = masks[i]
-
-
-@kernel
 def _key(digits: np.uint64, length: np.int64) -> np.uint64:
     key = mix(digits, _SEED + np.uint64(length))
-    return np.uint64(1) if key == _EMPTY else key
+    return np.uint64(1) if key == hash_table.EMPTY else key
 
 
 @kernel
@@ -282,7 +271,7 @@ def _find(
                     digits = sums[first + length] - sums[first] * powers[which]
                     key = _key(digits, length)
                     slot = key & last
-                    while keys[slot] != _EMPTY:
+                    while keys[slot] != hash_table.EMPTY:
                         if keys[slot] == key:
                             counts[document] += 1
                             mask = masks[slot]

@@ -23,11 +23,6 @@ Consecutive rejects with one reason and detail are one row with their count.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -42,6 +37,7 @@ from pipelines.sources.code_languages import language_of
 from pipelines.sources.code_rows import Row, json_rows, parquet_rows
 from pipelines.sources.code_statements import Statements, is_statement, joined, of_tree
 from pipelines.sources.licenses import is_permitted, license_of_expression, license_of_header
+from pipelines.sources.member_count import count_members
 
 _BLOCK = 1 << 20
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
@@ -204,49 +200,11 @@ def _judged_text(locator: str, name: str, source_id: str, text: str, licence: Li
 
 
 def count(source_input: Input, options: SourceOptions) -> int:
-    """Rows as `jsonl` and `parquet` count them; members as Python's own zipfile and tarfile list them, directories left out; a file
-    is a record. Exact for archives without damage."""
+    """Rows as `jsonl` and `parquet` count them, members as `member_count` does; a file is a record. Exact without damage."""
     kind = _kind(source_input)
     if kind in ("jsonl", "parquet"):
         return (jsonl if kind == "jsonl" else parquet).count(source_input, options)
     if kind == "file":
         return 1
     with open_input(source_input.url) as raw:
-        if raw.read(2) == b"PK":
-            try:
-                with zipfile.ZipFile(raw) as directory:
-                    return sum(not name.endswith("/") for name in directory.namelist())
-            except (zipfile.BadZipFile, OSError, ValueError):
-                return 1
-        return _count_tar(raw)
-
-
-def _count_tar(raw: Any) -> int:
-    raw.seek(0)
-    head = raw.read(6)
-    raw.seek(0)
-    stream: Any = raw
-    if head[:2] == b"\x1f\x8b":
-        stream = gzip.GzipFile(fileobj=raw)
-    elif head[:3] == b"BZh":
-        stream = bz2.BZ2File(raw)
-    elif head == b"\xfd7zXZ\x00":
-        stream = lzma.LZMAFile(raw)  # noqa: SIM115  (closed with what it reads)
-    elif head[:4] == b"\x04\x22\x4d\x18":
-        import lz4.frame
-
-        stream = lz4.frame.open(raw)
-    elif head[:4] == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-    found = 0
-    archive: Any
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                found += not member.isdir()
-                archive.members = []  # or it keeps every one
-    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, RuntimeError):
-        found += 1
-    return found
+        return count_members(raw)

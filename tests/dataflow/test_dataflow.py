@@ -13,14 +13,17 @@ import pytest
 
 pytest.importorskip("google.cloud.storage", reason="needs the extra `dataflow`")
 
+import apache_beam as beam
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from pipelines import annotate, cluster, engine, extract, fit, select, select_settings, tokenize
+from pipelines.beam_parts import Each, spread
 from pipelines.errors import UserError
 from pipelines.parts import Part
 from pipelines.plan import Task
 from pipelines.recipe import parse
 from pipelines.records import Input
+from pipelines.report.statistics import StatisticsWorker
 from pipelines.store import Store
 from tests.dataflow.loopback import Service
 
@@ -45,6 +48,8 @@ SHARD = tokenize.Shard("web", 0, 1, PARTS[:1], (("filtered", "key"),))
 SELECT = select_settings.Settings.of(RECIPE, list(RECIPE.variants), {})
 MIXED = dataclasses.replace(SELECT, wanted={"web": 1000, "wiki": 500})
 
+STATISTICS = StatisticsWorker(STORE, tuple(RECIPE.variants), RECIPE.seed)
+
 JOBS = {
     "extract": (lambda p: extract.wire(p, STORE, RECIPE, [TASK]), 1),
     "cluster": (lambda p: cluster.wire(p, STORE, RECIPE, PARTS, "key"), 17),
@@ -53,6 +58,7 @@ JOBS = {
     "select": (lambda p: select.wire(p, STORE, SELECT, PARTS, {"filtered": "a", "unfiltered": "b"}), 4),
     "select-mixture": (lambda p: select.wire(p, STORE, MIXED, PARTS, {"filtered": "a", "unfiltered": "b"}), 6),
     "tokenize": (lambda p: tokenize.wire(p, STORE, [SHARD], tokenize.Vocabulary(300, 299)), 1),
+    "statistics": (lambda p: spread(p, "Parts", [(PARTS[0], "key")]) | beam.ParDo(Each(STATISTICS)), 1),
 }
 
 
