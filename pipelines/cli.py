@@ -8,6 +8,7 @@ answers at once. Everything after `--` goes to Beam.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -225,6 +226,7 @@ def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    logging.getLogger().addFilter(_is_for_the_user)
     try:
         stopped = app([a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="winnow")
         if stopped == _INTERRUPTED:  # commands return nothing; typer returns this for an interrupt
@@ -242,6 +244,11 @@ def main() -> None:
         if line:
             print(f"winnow: {line}", file=sys.stderr)
         sys.exit(code)
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    """Beam says on import, through the root logger, that BigQuery's libraries are missing; winnow has no use for them."""
+    return not str(record.msg).startswith("apitools not found")
 
 
 def _one_line(error: BaseException) -> tuple[int, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import cli
 from tests import corpus
-from tests.runs import command
+from tests.runs import REPOSITORY, command
 
 HEAVY = {"apache_beam", "torch", "pyarrow", "numpy", "numba", "yaml", "fasttext", "tokenizers", "datasets", "jinja2"}
 
@@ -235,3 +235,17 @@ def test_build_ends_with_the_report_and_with_an_alarm(winnow, inputs, tmp_path):
     assert (code, list(found)) == (0, ["sources", "variants", "alarms", "report"])
     assert found["alarms"] == [alarm]
     assert "redone" in error  # progress goes to the other stream
+
+
+def test_beams_word_on_bigquery_is_kept_from_the_user_and_other_warnings_are_not():
+    """As Beam logs it where its extra for Google Cloud is not installed: through the root logger."""
+    code = (
+        "import logging, sys\n"
+        "from pipelines import cli\n"
+        "sys.argv = ['winnow', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "logging.warning('apitools not found, and bigquery client libraries are not available')\n"
+        "logging.warning('another')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "WARNING:root:another\n")
