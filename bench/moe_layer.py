@@ -3,11 +3,17 @@
     python bench/moe_layer.py [--experts 8,16,64] [--tokens 2048] [--width 128] [--dtype float32|bfloat16] [--runs 20]
 
 Needs transformers. Mixtral (top-2, SwiGLU) has three forms: an eager loop over experts, grouped_mm, and batched_mm, which gathers
-weights a token and is timed once only. Switch (top-1, ReLU) has its loop. All get the same weights and input, and the outputs are
-compared first. Ours routes dropless and computes what theirs do not: both auxiliary losses' terms, loads and entropy.
+weights a token and is timed once only. Switch (top-1, ReLU) has its loop. All get the same weights, input and type, drop nothing,
+and give gradients by input and all weights; the outputs are compared first. Ours computes what theirs do not: both auxiliary
+losses' terms, loads and entropy.
 
-One thread. Runs alternate, the order within a pair turns, times are CPU time; printed are medians in ms, the median of the
-ratios of each pair, and useful GFLOP a CPU second (forward and backward matrix products of the chosen experts).
+One thread; freed memory stays with the process, as in `winnow train run` (train/allocator.py), for all. Runs alternate, the order
+within a pair turns, times are CPU time; printed are medians over the rounds, of ratios within a round:
+
+    theirs/ours   how many times faster ours is
+    at most       theirs / (useful FLOP / matmul peak): a layer that does nothing but its six products (two forward, four backward),
+                  as fast as torch multiplies two 1,024 x 1,024 matrices in that round
+    by torch      theirs / the six products by torch's grouped_mm on the same groups: nothing built on these gets beyond it
 """
 
 from __future__ import annotations
@@ -19,16 +25,19 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import MixtralConfig, SwitchTransformersConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
+from train.allocator import keep_freed_memory
 from train.config import ModelConfig, MoEConfig
 from train.flops import first_width
 from train.moe import MoE, RoutingOptions
 
 Layer = Callable[[Tensor], Tensor]
+PEAK_SIDE = 1024
 
 
 def ours(width: int, moe: MoEConfig, dtype: torch.dtype) -> MoE:
@@ -75,21 +84,29 @@ def seconds(layer: Layer, module: torch.nn.Module, x: Tensor) -> float:
     return time.process_time() - start
 
 
-Timed = tuple[Layer, torch.nn.Module]
+def products(layer: MoE, x: Tensor) -> Callable[[], object]:
+    """The six matrix products of this layer's forward and backward pass, on rows that are sorted already, and nothing else."""
+    loads_E = layer(x, RoutingOptions())[1].load_E
+    offsets_E = loads_E.cumsum(0).to(torch.int32)
+    w_in, w_out = layer.experts.w_in_EFD.detach(), layer.experts.w_out_EDF.detach()
+    x_RD = torch.randn(int(loads_E.sum()), w_in.shape[2]).to(x.dtype)
+    h_RF, in_RF = torch.randn(len(x_RD), w_out.shape[2]).to(x.dtype), torch.randn(len(x_RD), w_in.shape[1]).to(x.dtype)
+
+    def multiply() -> None:
+        F.grouped_mm(x_RD, w_in.transpose(1, 2), offs=offsets_E)
+        F.grouped_mm(h_RF, w_out.transpose(1, 2), offs=offsets_E)
+        F.grouped_mm(x_RD, w_out, offs=offsets_E)
+        F.grouped_mm(x_RD.T, h_RF, offs=offsets_E)
+        F.grouped_mm(in_RF, w_in, offs=offsets_E)
+        F.grouped_mm(in_RF.T, x_RD, offs=offsets_E)
+
+    return multiply
 
 
-def paired(one: Timed, other: Timed, x: Tensor, runs: int) -> tuple[float, float, float]:
-    """(median of one, median of the other, median of the ratios one / other) over alternating runs; two rounds warm up."""
-    times: list[tuple[float, float]] = []
-    for number in range(runs + 2):
-        if number % 2:
-            times.append((seconds(*one, x), seconds(*other, x)))
-        else:
-            late = seconds(*other, x)
-            times.append((seconds(*one, x), late))
-    kept = times[2:]
-    first, second = (statistics.median(column) for column in zip(*kept, strict=True))
-    return first, second, statistics.median(a / b for a, b in kept)
+def timed(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def compare(name: str, layer: MoE, theirs: dict[str, torch.nn.Module], x: Tensor, runs: int) -> None:
@@ -99,15 +116,35 @@ def compare(name: str, layer: MoE, theirs: dict[str, torch.nn.Module], x: Tensor
         return layer(x, RoutingOptions())[0]
 
     useful = 3 * 2 * moe.top_k * x.shape[0] * x.shape[1] * x.shape[2] * (first_width(moe.ffn, moe.d_ff) + moe.d_ff)
+    multiply, matrix = products(layer, x), torch.randn(PEAK_SIDE, PEAK_SIDE).to(x.dtype)
     for form, block in theirs.items():
         difference = float((call(x) - block(x)).detach().norm() / call(x).detach().norm())
-        few = 1 if form == "batched_mm" else runs
-        mine, other, ratio = paired((call, layer), (block, block), x, few)
-        print(
-            f"{name:8} E {moe.experts:3}  ours {1e3 * mine:7.1f} ms ({useful / mine / 1e9:5.1f} GFLOP/s)"
-            f"  {form:10} {1e3 * other:8.1f} ms  ours / theirs {ratio:6.3f}  outputs differ by {difference:.0e}",
-            flush=True,
-        )
+        rounds: list[tuple[float, float, float, float]] = []
+        for number in range((1 if form == "batched_mm" else runs) + 2):  # two warm up
+            order = [(call, layer), (block, block)]
+            times = {module: seconds(way, module, x) for way, module in (order if number % 2 else order[::-1])}
+            peak = 2 * PEAK_SIDE**3 / timed(lambda: matrix @ matrix)
+            rounds.append((times[layer], times[block], timed(multiply), peak))
+        print(line(f"{name:8} {moe.experts:3}", form, useful, rounds[2:], difference), flush=True)
+
+
+HEADER = """
+                              ms           theirs/ours            GFLOP/s        outputs
+block      E  form        ours theirs      at most by torch     ours   peak       differ"""
+
+
+def line(name: str, form: str, useful: int, rounds: list[tuple[float, float, float, float]], difference: float) -> str:
+    """A row of the table. rounds: CPU seconds of ours, of theirs and of the products alone; FLOP/s of the peak."""
+
+    def median(value: Callable[[float, float, float, float], float]) -> float:
+        return statistics.median(value(*one) for one in rounds)
+
+    return (
+        f"{name}  {form:10} {median(lambda a, b, c, p: 1e3 * a):5.1f} {median(lambda a, b, c, p: 1e3 * b):6.1f}"
+        f" {median(lambda a, b, c, p: b / a):6.2f} {median(lambda a, b, c, p: b * p / useful):6.2f}"
+        f" {median(lambda a, b, c, p: b / c):8.2f}"
+        f"   {median(lambda a, b, c, p: useful / a / 1e9):6.1f} {median(lambda a, b, c, p: p / 1e9):6.0f}        {difference:.0e}"
+    )
 
 
 def main() -> None:
@@ -119,7 +156,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.manual_seed(0)
+    print(f"{chosen.dtype}, {chosen.tokens} tokens of width {chosen.width}, medians of {chosen.runs}")
+    print(HEADER)
     dtype, width = getattr(torch, chosen.dtype), chosen.width
     d_ff = -(-width * 4 // 3 // 8) * 8
     x = torch.randn(8, chosen.tokens // 8, width, dtype=dtype)

@@ -1,6 +1,7 @@
 """Whole models in training: ours beside a nanoGPT-style model of the same width, depth and heads, in the same run.
 
     python bench/train_models.py [--rows d128,d128-e8,...] [--dtype float32|bfloat16] [--batch 8] [--runs 20]
+                                 [--return-memory]
 
 A step is forward, backward and fused AdamW on `batch` sequences of 256 random tokens, vocabulary 4,096, tied embeddings; bfloat16
 is autocast over float32 weights. Ours: RMSNorm, RoPE, SwiGLU; in `-eN` rows every second layer holds N experts, top-2, and dense
@@ -8,7 +9,8 @@ layers and experts have half the width, so their active parameters are fewer: co
 with room for 1.25 times an even load; the others drop nothing. Theirs: LayerNorm, learned positions, GELU of 4 d, no biases,
 logits kept whole.
 
-One thread. Runs alternate, the order within a pair turns, times are CPU time (meant for a machine that others use too: load is
+One thread; freed memory stays with the process, as in `winnow train run` (train/allocator.py), unless --return-memory is given, for
+both models. Runs alternate, the order within a pair turns, times are CPU time (meant for a machine that others use too: load is
 printed). Every round also multiplies two 1,024 x 1,024 matrices in the row's type, the matmul peak of that moment. Printed are
 medians over rounds: tokens a CPU second, useful GFLOP a CPU second by train/flops.py (what dispatch, norms, softmax and the
 optimiser do counts for nothing), their share of the peak of the same round, and the paired ratios of ours to theirs.
@@ -27,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.allocator import keep_freed_memory
 from train.config import ModelConfig, MoEConfig
 from train.flops import matmul_training, parameters
 from train.losses import training_loss
@@ -183,7 +186,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--return-memory", action="store_true", help="let glibc give freed memory back, as it comes")
     chosen = parser.parse_args()
+    if not chosen.return_memory:
+        keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{chosen.dtype}, {chosen.batch} x {LENGTH} tokens a step, medians of {chosen.runs}; active: without embeddings")

@@ -69,7 +69,7 @@ class Annotator:
 
     def __init__(self, loaded: models.Models, language_characters: int | None) -> None:
         self._language = LanguageIdentifier(loaded.language, language_characters)
-        self._signals = Signals()
+        self._signals = Signals(loaded.bad_words)
         self._quality = None if loaded.quality is None else Scorer(loaded.quality)
         self._perplexity = PerplexityScorer(loaded.perplexity)
         self._evaluations = loaded.evaluations or build_index({})

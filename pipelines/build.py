@@ -3,6 +3,7 @@
     plan      inputs -> tasks, fixed before anything runs
     extract   records -> documents/ and rejects/
     cluster   hashes -> clusters/: exact, near, repeated paragraphs
+    match     hashes of this run and of those that it is held against -> against/: copies of what they keep
     fit       a sample without duplicates and without held-out text -> models/
     annotate  documents + clusters + models -> signals/
     select    signals + clusters -> decisions/<variant>/
@@ -27,7 +28,21 @@ from typing import Any
 import apache_beam as beam
 import fsspec
 
-from pipelines import annotate, cluster, extract, fit, models, packages, removal, select, select_settings, tokenize
+from pipelines import (
+    against,
+    annotate,
+    blocklist,
+    cluster,
+    extract,
+    fit,
+    match,
+    models,
+    packages,
+    removal,
+    select,
+    select_settings,
+    tokenize,
+)
 from pipelines.beam_parts import Each, spread
 from pipelines.conservation import Accounts, account
 from pipelines.engine import Engine, Progress, run
@@ -90,22 +105,27 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     language_model = packages.language_model().read_bytes()
     given = _given_tokenizer(recipe, base)
     lists = GivenLists.of(recipe, base)
+    blocked = blocklist.load(recipe, base)
     listed = None if recipe.remove is None else removal.load(recipe.remove, base)
+    earlier = against.resolve(recipe, base)
     for variant in recipe.variants:
         select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
         _not_being_purged(store)
+        _not_itself(store, earlier)
         store.sweep()
         plan = make_plan(recipe, base)
         store.remove("manifest.json")
         store.publish(RECIPE, dump(recipe).encode())
-        store.publish_json("plan.json", plan.to_json())
+        named = {against.NAMED: [one.to_json() for one in earlier]} if earlier else {}
+        store.publish_json("plan.json", {**plan.to_json(), **named})
         job = _Build(store, recipe, engine, say)
 
-        parts = _extract(job, plan)
+        parts = _extract(job, plan, blocked)
         _remove(job, parts, listed)
         _cluster(job, parts)
+        _match(job, parts, earlier)
         _fit(job, parts, language_model, given, lists)
         _annotate(job, parts)
         _select(job, parts)
@@ -122,8 +142,9 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     return accounts
 
 
-def _extract(job: _Build, plan: Plan) -> tuple[Part, ...]:
+def _extract(job: _Build, plan: Plan, blocked: dict[str, blocklist.Blocklist]) -> tuple[Part, ...]:
     store, recipe = job.store, job.recipe
+    blocklist.publish(store, blocked, recipe.sources)
     stale = extract.stale_tasks(store, plan, recipe)
     for task in stale:
         store.begin(task_record(task))
@@ -155,6 +176,28 @@ def _cluster(job: _Build, parts: tuple[Part, ...]) -> None:
         lambda pipeline: cluster.wire(pipeline, store, recipe, parts, key),
         lambda: sum(store.is_finished(part.path("clusters"), key) for part in parts),
     )
+
+
+def _match(job: _Build, parts: tuple[Part, ...], earlier: tuple[against.Earlier, ...]) -> None:
+    store, recipe = job.store, job.recipe
+    if not earlier:
+        against.forget(store, parts)
+        return
+    key = match.match_key(store, recipe, parts, against.identities(earlier))
+    fresh = all(store.is_finished(against.path(part), key) for part in parts)
+    job.stage(
+        "match",
+        0 if fresh else len(parts),
+        len(parts),
+        lambda pipeline: match.wire(pipeline, store, recipe, parts, earlier, key),
+        lambda: sum(store.is_finished(against.path(part), key) for part in parts),
+    )
+    try:
+        against.check_unchanged(earlier)
+    except UserError:
+        for part in parts:
+            store.begin(against.path(part))  # what was found is not what its key says
+        raise
 
 
 def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None, lists: GivenLists) -> None:
@@ -260,6 +303,11 @@ def _not_being_purged(store: Store) -> None:
         if not store.exists("manifest.json"):
             raise UserError(f"{store.root}: a purge was cut short here; run winnow purge {store.root}, which goes on")
         store.remove(removal.JOURNAL)
+
+
+def _not_itself(store: Store, earlier: Sequence[against.Earlier]) -> None:
+    if any(one.is_in(store) for one in earlier):
+        raise UserError(f"{store.root}: `against` names this very run; give another --run, or leave it out")
 
 
 def _given_tokenizer(recipe: Recipe, base: str) -> bytes | None:

@@ -18,6 +18,7 @@ import typer
 
 from pipelines.errors import CheckError, UserError
 from train.cli import app as train_app
+from train.compare.command import compare
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -25,6 +26,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The models that come from published packages.")
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
+app.command()(compare)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe by name.")]
 RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]
@@ -51,18 +53,23 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print what a build would do: the resolved recipe, tasks, which judgement touches which source, and the mixture."""
-    from pipelines import overview
+    from pipelines import against, blocklist, overview
     from pipelines.mixture_plan import mixture_json, mixture_text
     from pipelines.plan import make_plan
     from pipelines.recipe import load
 
     loaded, base = load(recipe, overrides or ())
     made = make_plan(loaded, base)
-    mixed = mixture_json(loaded, run)
+    blocked, earlier, mixed = blocklist.load(loaded, base), against.resolve(loaded, base), mixture_json(loaded, run)
     if as_json:
-        _print_json({**overview.plan_json(loaded, made), **({"mixture": mixed} if mixed is not None else {})})
+        more: dict[str, Any] = {"against": [one.to_json() for one in earlier]} if earlier else {}
+        more |= {"mixture": mixed} if mixed is not None else {}
+        _print_json({**overview.plan_json(loaded, made, blocked), **more})
     else:
-        print("\n\n".join([overview.plan_text(loaded, made), *([mixture_text(mixed)] if mixed is not None else [])]))
+        blocks = [overview.plan_text(loaded, made, blocked)]
+        blocks += [against.text(earlier)] if earlier else []
+        blocks += [mixture_text(mixed)] if mixed is not None else []
+        print("\n\n".join(blocks))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

@@ -26,7 +26,7 @@ import numpy as np
 from pipelines.beam_parts import Each, Scatter, packed, spread, unpacked
 from pipelines.cluster_parts import MEMBER, Kind, near_signatures, part_ids, write_clusters
 from pipelines.dedup.minhash import agreement, band_hashes, unpack
-from pipelines.dedup.near import BUCKET_ROW, EDGE, ROUNDS, components, stars, unique_edges
+from pipelines.dedup.near import BUCKET_ROW, EDGE, ROUNDS, components, shared_buckets, stars, unique_edges
 from pipelines.parts import ROW_BITS, Part, content_of
 from pipelines.recipe import Recipe
 from pipelines.store import Store, reading_table, stage_key
@@ -48,13 +48,21 @@ class Settings:
     bands: int
     rows: int
     min_jaccard: float
+    stricter: tuple[tuple[str, float], ...]  # sources with a threshold of their own
     paragraph_sources: tuple[str, ...]
 
     @staticmethod
     def of(recipe: Recipe) -> Settings:
         bands, rows = recipe.near.banding()
         chosen = sorted(name for name, source in recipe.sources.items() if source.paragraphs)
-        return Settings(recipe.near.permutations, bands, rows, recipe.near.min_jaccard, tuple(chosen))
+        run = recipe.near.min_jaccard
+        stricter = sorted((name, own) for name, own in recipe.min_jaccards().items() if own > run)
+        return Settings(recipe.near.permutations, bands, rows, run, tuple(stricter), tuple(chosen))
+
+    def least(self, parts: Sequence[Part]) -> np.ndarray:
+        """float32 [parts]: what a near duplicate in a part has at least."""
+        own = dict(self.stricter)
+        return np.array([own.get(part.source, self.min_jaccard) for part in parts], np.float32)
 
 
 def cluster_key(store: Store, recipe: Recipe, parts: Sequence[Part]) -> str:
@@ -221,35 +229,30 @@ class _Verify(beam.DoFn):
 
     def __init__(self, store: Store, parts: tuple[Part, ...], settings: Settings, partitions: int) -> None:
         self._store, self._parts, self._settings, self._partitions = store, parts, settings, partitions
+        self._least = settings.least(parts)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         index, values = element
         settings = self._settings
         pairs = unpacked(values, _pair(settings.permutations), ("hub", "spoke"))
         spokes = near_signatures(self._store, self._parts[index], settings.permutations)[pairs["spoke"] & _ROW_MASK]
-        alike = agreement(pairs["signature"], spokes) >= np.float32(settings.min_jaccard)
+        # Of two sources the stricter one decides: its documents are copies of nothing that is less alike, whosoever it is.
+        alike = agreement(pairs["signature"], spokes) >= np.maximum(self._least[pairs["hub"] >> ROW_BITS], self._least[index])
         edges = unique_edges(pairs["hub"][alike], pairs["spoke"][alike])
         if len(edges):
             yield 0, edges.tobytes()
-        failed = _shared_buckets(pairs["signature"][~alike], spokes[~alike], pairs["spoke"][~alike], settings)
+        failed = shared_buckets(
+            pairs["signature"][~alike], spokes[~alike], pairs["spoke"][~alike], settings.bands, settings.rows
+        )
         if len(failed):
             keys = (failed["bucket"] >> np.uint64(32)) % np.uint64(self._partitions)
             for item in packed(keys.astype(np.int64), failed):
                 yield beam.pvalue.TaggedOutput(self.FAILED, item)
 
 
-def _shared_buckets(hubs: np.ndarray, spokes: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
-    """BUCKET_ROW of each failed spoke in every bucket that it shares with its hub."""
-    left = band_hashes(hubs.astype(np.uint32), settings.bands, settings.rows)
-    right = band_hashes(spokes.astype(np.uint32), settings.bands, settings.rows)
-    pair, band = np.nonzero(left == right)
-    out = np.empty(len(pair), BUCKET_ROW)
-    out["bucket"], out["row"] = right[pair, band], rows[pair]
-    return out
-
-
-def _edges_of(values: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    edges = stars(np.frombuffer(b"".join(values), BUCKET_ROW))
+def _edges_of(values: Iterable[bytes], least: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    rows = np.frombuffer(b"".join(values), BUCKET_ROW)
+    edges = stars(rows, least[rows["row"] >> ROW_BITS])
     if len(edges):
         yield from packed(edges["hub"] >> ROW_BITS, edges)
 
@@ -303,6 +306,7 @@ class _Write:
 def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Part, ...], key: str) -> None:
     """documents/ -> clusters/"""
     settings = Settings.of(recipe)
+    least = settings.least(parts)
     documents = sum(part.rows for part in parts)
     partitions = max(8, math.ceil(documents * settings.bands * BUCKET_ROW.itemsize / _PARTITION_BYTES))
     listed = spread(pipeline, "Parts", parts)
@@ -333,7 +337,7 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
     for number in range(ROUNDS):
         judged = (
             buckets
-            | f"Stars{number}" >> beam.FlatMap(lambda group: _edges_of(group[1]))
+            | f"Stars{number}" >> beam.FlatMap(lambda group: _edges_of(group[1], least))
             | f"HubParts{number}" >> beam.GroupByKey()
             | f"AttachHub{number}" >> beam.ParDo(Each(_AttachHub(store, parts, settings)))
             | f"SpokeParts{number}" >> beam.GroupByKey()

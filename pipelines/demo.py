@@ -1,12 +1,13 @@
-"""winnow demo: all of it on the embedded sample, from published packages to two variants of shards and a report.
+"""winnow demo: all of it on the embedded sample, from published packages to two variants of shards, a report and a comparison.
 
 What it prints is what a first look asks: what came in, what stayed of it, what the filter left out and why, with real pages,
-how well the classifier judges what it has not seen, and where the report is.
+how well the classifier judges what it has not seen, where the report is, and what two seeds of a small model say of the filter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from pipelines import models, overview, packages, sample
@@ -42,7 +43,17 @@ def demo(folder: str, say: Callable[[str], None]) -> dict[str, Any]:
         say("\n" + block)
     say(f"\nreport: {report}\nnext:   winnow explain {folder} {pages[-1]['url']}")
     say(f"        winnow build sample --run {folder} --set variants.filtered.default.quality.keep_rate=0.2")
-    return {"report": report, "accounts": accounts.to_json(), "pages": pages, "classifier": metrics}
+    told = {"report": report, "accounts": accounts.to_json(), "pages": pages, "classifier": metrics}
+    if find_spec("torch") is None:
+        say("\nno comparison: torch is not installed; pip install 'winnow[train]' and run winnow demo again")
+        return {**told, "comparison": None}
+    from train.compare import comparison
+
+    say("\nwhat is the filter worth?")
+    compared = comparison.compare(folder, say)
+    say(f"\n{comparison.result_text(compared['result'])}\npage: {compared['page']}")
+    found = {key: compared["result"][key] for key in ("verdict", "contrasts", "limits")}
+    return {**told, "comparison": {"page": compared["page"], **found}}
 
 
 def kept_text(accounts: Accounts) -> str:

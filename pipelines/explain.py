@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import index, removal
+from pipelines import against, index, removal
 from pipelines.errors import UserError
 from pipelines.parts import Part, shard_of
 from pipelines.schema import KEEP
@@ -24,7 +24,7 @@ from pipelines.store import SIDECAR, Store, read_columns, reading_table
 
 _DOCUMENT = ["doc_id", "source", "locator", "source_id", "url", "title", "date", "license", "content_hash"]
 _CLUSTERS = ["exact_cluster", "exact_size", "near_cluster", "near_size", "jaccard", "dropped_paragraphs"]
-_DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "split"]
+_DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "duplicate_run", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Verdict:
     threshold: float | None
     duplicate_of: str | None
     split: str
-    keeper: str | None = None  # source and locator of `duplicate_of`
+    duplicate_run: str | None = None  # the other run that has `duplicate_of`
+    keeper: str | None = None  # source and locator of `duplicate_of`; null where its run is not to be found
     prefix: str | None = None
     position: int | None = None  # the document's number in the shard
     offset: int | None = None  # of its first token, in tokens from the shard's start
@@ -152,7 +153,17 @@ def _verdict(store: Store, part: Part, row: int, variant: str) -> Verdict:
     (found,) = _rows(store, part.decisions(variant), _DECISION, [row])
     if found["verdict"] == KEEP:
         return Verdict(variant, **found, **_place(store, part, row, variant, found["split"]))
-    return Verdict(variant, **found, keeper=_name_of(store, found["duplicate_of"]))
+    keeping = _store_of(store, found["duplicate_run"])
+    return Verdict(variant, **found, keeper=None if keeping is None else _name_of(keeping, found["duplicate_of"]))
+
+
+def _store_of(store: Store, run: str | None) -> Store | None:
+    """The run that this one calls `run`: itself for None; None where that one is no longer complete, or elsewhere."""
+    if run is None:
+        return store
+    (url,) = (one["url"] for one in store.read_json("plan.json")[against.NAMED] if one["name"] == run)
+    other = Store(url)
+    return other if other.exists("manifest.json") else None
 
 
 def _name_of(store: Store, doc_id: str | None) -> str | None:
@@ -266,8 +277,14 @@ def _verdict_line(one: Verdict) -> str:
         return f"{one.variant}: kept, document {one.position} of {one.prefix} (token {one.offset})"
     number = "" if one.value is None else f", {_short(one.value)}"
     held = "" if one.threshold is None else f" against {_short(one.threshold)}"
-    keeper = f", in favour of {one.duplicate_of} ({one.keeper})" if one.duplicate_of else ""
+    keeper = f", in favour of {_keeper(one)}" if one.duplicate_of else ""
     return f"{one.variant}: dropped at {one.stage}: {one.verdict}{number}{held}{keeper}"
+
+
+def _keeper(one: Verdict) -> str:
+    """`doc_id (source locator)`; of a document of another run `run:doc_id (source locator)`, the last where it is to be found."""
+    named = f"{one.duplicate_run}:{one.duplicate_of}" if one.duplicate_run else str(one.duplicate_of)
+    return f"{named} ({one.keeper})" if one.keeper else named
 
 
 def _reject_text(found: Rejected) -> str:

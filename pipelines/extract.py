@@ -11,14 +11,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines import normalise
+from pipelines import blocklist, normalise
 from pipelines.beam_parts import Each, spread
 from pipelines.dedup.exact import content_hashes
 from pipelines.dedup.minhash import MinHashSpec, pack, signatures
@@ -26,8 +26,8 @@ from pipelines.dedup.paragraphs import paragraph_table
 from pipelines.parts import task_record
 from pipelines.plan import Plan, Task
 from pipelines.recipe import Recipe
-from pipelines.records import Limits, Record, Reject
-from pipelines.schema import DOCUMENTS, REJECTS, doc_id
+from pipelines.records import Limits, Record, Reject, short
+from pipelines.schema import DOCUMENTS, REJECTS, RejectReason, doc_id
 from pipelines.sources import SourceOptions, reader
 from pipelines.store import HashingFile, Store, TableWriter, stage_key
 from quality import c4
@@ -44,25 +44,29 @@ class Settings:
 
     format: str
     options: SourceOptions
+    license: str | None  # of documents whose record states none
     clean: Literal["none", "c4"]
     form: Literal["prose", "verbatim"]
     paragraphs: bool
     limits: Limits
     part_bytes: int
     minhash: MinHashSpec
+    blocked: str  # what the source's block list says, by its hash; "" without one
 
     @staticmethod
-    def of(recipe: Recipe, source: str) -> Settings:
+    def of(recipe: Recipe, source: str, blocked: str = "") -> Settings:
         chosen, near = recipe.sources[source], recipe.near
         return Settings(
             chosen.format,
-            SourceOptions(**chosen.fields),
+            SourceOptions.named(chosen.fields),
+            chosen.license,
             chosen.clean,
             chosen.form,
             chosen.paragraphs,
             Limits(recipe.limits.record_bytes),
             recipe.limits.part_bytes,
             MinHashSpec(near.permutations, near.ngram, near.seed, near.text_cap),
+            blocked,
         )
 
 
@@ -91,8 +95,9 @@ def documents_batch(source: str, records: Sequence[Record], settings: Settings) 
         pa.array([record.locator for record in records], pa.string()),
         *(
             pa.array([getattr(record, name) for record in records], pa.string())
-            for name in ("source_id", "url", "title", "date", "license")
+            for name in ("source_id", "url", "title", "date")
         ),
+        pa.array([record.license or settings.license for record in records], pa.string()),
         texts,
         content_hashes(texts),
         paragraph_hashes,
@@ -162,7 +167,7 @@ def extract_task(store: Store, task: Task, settings: Settings) -> None:
     with store.publishing(rejects_path) as sink:
         rejects = TableWriter(sink, REJECTS)
         try:
-            for records, bad in _batches(_read(task, settings)):
+            for records, bad in _batches(_read(store, task, settings)):
                 if records:
                     parts.write(documents_batch(task.source, records, settings))
                 if bad:
@@ -188,10 +193,20 @@ def extract_task(store: Store, task: Task, settings: Settings) -> None:
     store.finish(store.publish(task_record(task), json.dumps(record, sort_keys=True).encode()), key)
 
 
-def _read(task: Task, settings: Settings) -> Iterator[Record | Reject]:
-    read = reader(settings.format)
+def _read(store: Store, task: Task, settings: Settings) -> Iterator[Record | Reject]:
+    read, options = reader(settings.format), settings.options
+    if settings.blocked:
+        options = replace(options, blocked=blocklist.of_run(store, task.source))
     for source_input in task.inputs:
-        yield from read(source_input, settings.options, settings.limits, task.span)
+        for item in read(source_input, options, settings.limits, task.span):
+            yield item if options.blocked is None else _unblocked(item, options.blocked)
+
+
+def _unblocked(item: Record | Reject, blocked: Callable[[str], str | None]) -> Record | Reject:
+    """The item, or the reject that a record's URL makes of it, for readers that do not look themselves."""
+    if isinstance(item, Reject) or not item.url or (entry := blocked(item.url)) is None:
+        return item
+    return Reject(item.locator, RejectReason.BLOCKED_URL, short(entry), 1 + item.merged)
 
 
 def _batches(items: Iterator[Record | Reject]) -> Iterator[tuple[list[Record], list[Reject]]]:
@@ -242,9 +257,16 @@ class _ExtractWorker:
         return lambda task: extract_task(self.store, task, self.settings[task.source])
 
 
+def _settings(store: Store, recipe: Recipe) -> dict[str, Settings]:
+    def blocked(source: str) -> str:
+        return blocklist.digest(store, source) if recipe.sources[source].blocklist else ""
+
+    return {source: Settings.of(recipe, source, blocked(source)) for source in recipe.sources}
+
+
 def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
     """The tasks whose record, or a part that it names, does not stand under their present key."""
-    settings = {source: Settings.of(recipe, source) for source in recipe.sources}
+    settings = _settings(store, recipe)
 
     def stands(task: Task) -> bool:
         key = task_key(task, settings[task.source])
@@ -258,5 +280,5 @@ def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
 
 def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, tasks: Sequence[Task]) -> None:
     """tasks -> documents/, rejects/"""
-    settings = {source: Settings.of(recipe, source) for source in recipe.sources}
+    settings = _settings(store, recipe)
     spread(pipeline, "Tasks", tasks) | "Extract" >> beam.ParDo(Each(_ExtractWorker(store, settings)))

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from pipelines.against import Copies
 from pipelines.cluster_parts import id_array
 from pipelines.recipe import Draw, Languages, Policy
 from pipelines.schema import DECISIONS, KEEP, TRAIN, VALIDATION, Reason, stage_of
 from quality import rules, sampling
 
 STANDING = -1
+PURPOSE = "quality"  # of the hash that a quality draw goes by
 _DUPLICATES = (Reason.DUPLICATE_EXACT, Reason.DUPLICATE_NEAR)
 
 
@@ -33,12 +35,14 @@ class Judgement:
     value: np.ndarray = field(init=False)  # float64 [rows], nan where there is no number
     threshold: np.ndarray = field(init=False)  # float64 [rows]
     keeper: np.ndarray = field(init=False)  # uint64 [rows, 2], the doc_id that stays, for duplicates
+    keeper_run: np.ndarray = field(init=False)  # object [rows], the name of the run that has it, None for this one
 
     def __post_init__(self) -> None:
         self.code = np.full(self.rows, STANDING, np.int16)
         self.value = np.full(self.rows, np.nan)
         self.threshold = np.full(self.rows, np.nan)
         self.keeper = np.zeros((self.rows, 2), np.uint64)
+        self.keeper_run = np.full(self.rows, None, object)
 
     @property
     def standing(self) -> np.ndarray:
@@ -117,6 +121,12 @@ def judge_duplicates(
     judgement.keeper[places[taken]] = keepers[taken]
 
 
+def judge_against(judgement: Judgement, reason: Reason, copies: Copies, least: float) -> None:
+    """Drops the documents that are copies of what another run keeps."""
+    taken = judgement.drop(copies.found, reason, copies.jaccard, least)
+    judgement.keeper[taken], judgement.keeper_run[taken] = copies.keepers[taken], copies.runs[taken]
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedDraw:
     """A quality draw with its solution: the shift of the Pareto law, or the threshold of the cut."""
@@ -135,7 +145,7 @@ class ResolvedDraw:
         """(uniform draws [rows], the lowest quality that each draw would have kept [rows])."""
         if self.draw.draw == "cut":
             return np.zeros(len(doc_ids)), np.full(len(doc_ids), self.threshold)
-        uniform = sampling.uniform(doc_ids, seed, "quality")
+        uniform = sampling.uniform(doc_ids, seed, PURPOSE)
         with np.errstate(divide="ignore"):
             shifted = np.clip(2.0 - uniform ** (-1.0 / self.draw.alpha), 0.0, 1.0)
             logit = np.log(shifted) - np.log1p(-shifted) - self.shift
@@ -188,6 +198,7 @@ def decisions_table(judgement: Judgement, validation: np.ndarray) -> pa.Table:
         pa.array(judgement.value, pa.float64(), from_pandas=True),
         pa.array(judgement.threshold, pa.float64(), from_pandas=True),
         id_array(judgement.keeper[:, 0], judgement.keeper[:, 1], duplicate),
+        pa.array(judgement.keeper_run, pa.string()),
         pa.array([TRAIN, VALIDATION], pa.string()).take(pa.array(validation.astype(np.int32))),
     ]
     return pa.Table.from_arrays(columns, schema=DECISIONS)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import index, mixture, models, removal
+from pipelines import against, blocklist, index, mixture, models, removal
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
@@ -69,8 +69,10 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [mixture.path(variant) for variant in recipe.variants if recipe.mixture is not None]
     paths += [statistics_path(part) for part in parts]
     paths += [removal.path(part) for part in parts]
+    paths += [against.path(part) for part in parts]
     paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
-    paths += [models.EVALUATIONS, models.TERMS]
+    paths += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS]
+    paths += [blocklist.path(source) for source in recipe.sources]
     for variant in recipe.variants:
         for shard in list_shards(recipe, ()):
             paths += [f"tokens/{variant}/{shard.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]

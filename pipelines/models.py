@@ -1,5 +1,5 @@
-"""The models of a run: languages, tokenizer, quality classifier, perplexity, indexes of evaluation sets and of terms; files under
-models/, each with a sidecar.
+"""The models of a run: languages, tokenizer, quality classifier, perplexity, indexes of evaluation sets and of terms, the list of
+bad words; files under models/, each with a sidecar.
 
 A run carries its models, so that workers, `score` and later runs need nothing else.
 """
@@ -16,6 +16,7 @@ from pipelines.store import Store
 if TYPE_CHECKING:
     from pipelines.bpe import Tokenizer
     from pipelines.dedup.phrases import PhraseIndex
+    from quality.c4 import BadWords
     from quality.classifier import Classifier
     from quality.language import LanguageModel
     from quality.perplexity import NgramModel
@@ -28,13 +29,14 @@ PERPLEXITY = "models/perplexity.safetensors"
 PERPLEXITY_CARD = "models/perplexity.json"
 EVALUATIONS = "models/evaluations.safetensors"
 TERMS = "models/terms.safetensors"
+BAD_WORDS = "models/bad_words.json"
 
 Hashes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Loaded models; `quality`, `evaluations` and `terms` are None where the recipe has none, `perplexity` empty."""
+    """Loaded models; `quality`, the indexes and `bad_words` are None where the recipe has none, `perplexity` empty."""
 
     language: LanguageModel
     tokenizer: Tokenizer
@@ -42,11 +44,12 @@ class Models:
     perplexity: dict[str, NgramModel]  # by language
     evaluations: PhraseIndex | None = None
     terms: PhraseIndex | None = None
+    bad_words: BadWords | None = None
 
 
 def hashes(store: Store) -> Hashes:
-    """sha256 of language model, tokenizer, classifier, perplexity models and indexes; None for one that is not there."""
-    paths = (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD, PERPLEXITY, EVALUATIONS, TERMS)
+    """sha256 of language model, tokenizer, classifier, perplexity models, indexes, bad words; None for one that is not there."""
+    paths = (LANGUAGE, TOKENIZER, QUALITY, QUALITY_CARD, PERPLEXITY, EVALUATIONS, TERMS, BAD_WORDS)
     found = [store.sidecar(path) for path in paths]
     return tuple(None if sidecar is None else sidecar["sha256"] for sidecar in found)
 
@@ -70,6 +73,7 @@ def load(store: Store) -> Models:
         load_perplexity(store),
         load_index(store, EVALUATIONS),
         load_index(store, TERMS),
+        load_bad_words(store),
     )
 
 
@@ -85,6 +89,13 @@ def load_index(store: Store, path: str) -> PhraseIndex | None:
     from pipelines.dedup import phrases
 
     return phrases.load(store.read(path), store.url(path)) if store.exists(path) else None
+
+
+def load_bad_words(store: Store) -> BadWords | None:
+    """The list of bad words; None where the run has none."""
+    from quality.c4 import BadWords
+
+    return BadWords(store.read_json(BAD_WORDS)) if store.exists(BAD_WORDS) else None
 
 
 def perplexity_bounds(store: Store) -> dict[str, tuple[float, float]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipelines.blocklist import Blocklist
 from pipelines.plan import Plan
 from pipelines.recipe import Draw, Languages, Policy, Recipe, resolved
 from pipelines.schema import TRAIN, VALIDATION
@@ -34,12 +35,15 @@ def _is_number(cell: str) -> bool:
 # -- plan -------------------------------------------------------------------------------------------------------------------
 
 
-def plan_text(recipe: Recipe, plan: Plan) -> str:
-    """The resolved recipe, inputs and tasks by source, and source by judgement."""
+def plan_text(recipe: Recipe, plan: Plan, blocked: Mapping[str, Blocklist]) -> str:
+    """The resolved recipe, inputs and tasks by source, entries of block lists, and source by judgement."""
     blocks = [
         yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         table(["source", "format", "inputs", "bytes", "tasks"], _inputs(recipe, plan)),
     ]
+    if blocked:
+        entries = [(source, one.hosts, one.paths) for source, one in sorted(blocked.items())]
+        blocks.append("block lists\n" + table(["source", "hosts", "paths"], entries))
     for variant in recipe.variants:
         rows = [(source, *_judgement(recipe.policy(variant, source))) for source in sorted(recipe.sources)]
         dedup = ", ".join(recipe.variants[variant].dedup) or "none"
@@ -47,13 +51,14 @@ def plan_text(recipe: Recipe, plan: Plan) -> str:
     return "\n\n".join(blocks)
 
 
-def plan_json(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def plan_json(recipe: Recipe, plan: Plan, blocked: Mapping[str, Blocklist]) -> dict[str, Any]:
     """The same as values."""
     return {
         "recipe": dict(resolved(recipe)),
         "sources": [
             dict(zip(("source", "format", "inputs", "bytes", "tasks"), row, strict=True)) for row in _inputs(recipe, plan)
         ],
+        "blocklists": {source: {"hosts": one.hosts, "paths": one.paths} for source, one in sorted(blocked.items())},
         "tasks": plan.to_json()["tasks"],
     }
 

@@ -1,7 +1,7 @@
 """purge: of documents that are taken back, neither text nor signals stay on disk; what a verdict drops is otherwise kept there.
 
 A purged document keeps its row, doc_id, source and locator, so that tables stay aligned and every record stays accounted for, and
-its place in clusters/; it loses
+its place in clusters/ and against/; it loses
 
     documents/    text (""), content_hash (that of no text), every nullable column: URL, title, date, license, hashes of paragraphs
     signals/      token ids, all numbers (0), and every nullable column
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import annotate, bpe, cluster, extract, fit, models, removal, select_settings, tokenize
+from pipelines import against, annotate, bpe, cluster, extract, fit, match, models, removal, select_settings, tokenize
 from pipelines.cluster_parts import dropped_digest
 from pipelines.conservation import account
 from pipelines.errors import UserError
@@ -195,6 +195,7 @@ def _bring_up_to_date(store: Store, recipe: Recipe, parts: tuple[Part, ...], tou
         if not store.is_finished(part.path("clusters"), key):
             _empty_clusters(store, part, removal.removed(store, part), key)
     _stamp(store, _cluster_keys(store, recipe, parts))
+    _stamp(store, _match_keys(store, recipe, parts))
     _stamp(store, _sample_keys(store, recipe, parts))
     signals = dict(_signal_keys(store, recipe, parts))
     for part in touched:
@@ -224,6 +225,14 @@ Keys = Iterator[tuple[str, str]]  # of (path, the key that it has when it is up 
 def _cluster_keys(store: Store, recipe: Recipe, parts: tuple[Part, ...]) -> Keys:
     key = cluster.cluster_key(store, recipe, parts)
     yield from ((part.path("clusters"), key) for part in parts)
+
+
+def _match_keys(store: Store, recipe: Recipe, parts: tuple[Part, ...]) -> Keys:
+    """Held against the same runs as before, whatever has become of them."""
+    for part in parts:
+        sidecar = store.sidecar(against.path(part))
+        if sidecar is not None:
+            yield against.path(part), match.match_key(store, recipe, parts, sidecar[against.NAMED])
 
 
 def _sample_keys(store: Store, recipe: Recipe, parts: tuple[Part, ...]) -> Keys:
@@ -258,7 +267,7 @@ def _statistics_keys(store: Store, recipe: Recipe, parts: tuple[Part, ...]) -> K
 def _must_be_up_to_date(store: Store, recipe: Recipe, plan: Plan, parts: tuple[Part, ...]) -> None:
     """A part that stands under an old key must not be given a new one."""
     stale = [f"documents/{task.source}/{task.name}" for task in extract.stale_tasks(store, plan, recipe)]
-    for keys in (_cluster_keys, _sample_keys, _signal_keys, _decision_keys, _shard_keys, _statistics_keys):
+    for keys in (_cluster_keys, _match_keys, _sample_keys, _signal_keys, _decision_keys, _shard_keys, _statistics_keys):
         stale += [path for path, key in keys(store, recipe, parts) if not store.is_finished(path, key)]
     if stale:
         raise UserError(f"{store.url(stale[0])}: made by another version of winnow; run winnow build, then purge")

@@ -43,7 +43,8 @@ def records(recipe: Recipe, plan: Plan, accounts: dict[str, Any]) -> tuple[dict[
     faults = []
     for source, chosen in recipe.sources.items():
         inputs = {one.path: one for task in plan.of_source(source) for one in task.inputs}
-        found = sum(count_records(chosen.format, one, SourceOptions(**chosen.fields)) for one in inputs.values())
+        options = SourceOptions.named(chosen.fields)
+        found = sum(count_records(chosen.format, one, options) for one in inputs.values())
         counts[source] = found
         read = accounts["sources"][source]["records"]
         if found != read:

@@ -7,7 +7,9 @@ a byte. An unknown key is an error that names the nearest known one.
     fit        what is learned: classifier, tokenizer          variants  several decisions over one annotated corpus
     tokens     shards and validation share                 mixture   what share of a training run comes from each source
     evaluations  benchmark texts to look for               terms     lists of words to count
-    remove     a list of documents that are taken back
+    bad_words  the list that C4's rules drop pages by
+    remove     a list of documents that are taken back    compare    what the filter is worth, by trained models
+    against    other runs whose documents are not taken again
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines import mixture
 from pipelines.errors import UserError
+from pipelines.recipe_compare import Compare
 from pipelines.sample import sample_folder
+from pipelines.strict import Strict, sections
 
 RECIPE = "recipe.yaml"  # in a run directory: the recipe in force, with every default written out
 SAMPLE = "sample"  # the shipped recipe whose inputs come out of published packages
@@ -35,37 +39,42 @@ _NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
 Name = Annotated[str, Field(pattern=_NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Jaccard = Annotated[float, Field(gt=0, le=1)]
-_Files = Annotated[
-    list[str], Field(min_length=1), pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-]
+_OneOrMore = pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+_Files = Annotated[list[str], Field(min_length=1), _OneOrMore]
+_AnyFiles = Annotated[list[str], _OneOrMore]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class OwnNear(Strict):
+    """What near duplicates of one source are held against, where that is stricter than the run's."""
+
+    min_jaccard: Jaccard
 
 
-class Source(_Strict):
+class Source(Strict):
     """One source: inputs of one format."""
 
     format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "books", "arxiv", "stackexchange"]
     paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
-    fields: dict[str, str] = {}  # text, id, url, title, date, license -> the record's own names
+    fields: dict[Literal["text", "id", "url", "title", "date", "license"], str] = {}  # -> the record's own names
+    blocklist: _AnyFiles = []  # files or folders of hosts and paths: their URLs are no documents
+    license: Annotated[str, Field(pattern=r"^\S(.{0,198}\S)?$")] | None = None  # of documents whose record states none
     form: Literal["prose", "verbatim"] = "prose"  # verbatim: code and LaTeX keep everything but NUL and CRLF
     clean: Literal["none", "c4"] = "none"  # c4: leave out the lines that C4 leaves out, before normalisation
     mask: bool = False  # write e-mail addresses and public IP addresses as email@example.com and 192.0.2.1
     paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
+    near: OwnNear | None = None  # a document of this source is a near duplicate only from here on
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """Bounds that hold for any input."""
 
     record_bytes: Annotated[int, Field(ge=1024)] = 64 << 20  # one record, decompressed
     part_bytes: Annotated[int, Field(ge=1024)] = 64 << 20  # text in one part; small inputs are packed, large ones cut
 
 
-class Near(_Strict):
+class Near(Strict):
     """MinHash-LSH clusters. Bands and rows are given, or chosen for `min_jaccard` by datasketch's optimiser."""
 
     ngram: Annotated[int, Field(ge=1, le=32)] = 5
@@ -93,7 +102,7 @@ class Near(_Strict):
         return choose_bands(self.min_jaccard, self.permutations)
 
 
-class QualityFit(_Strict):
+class QualityFit(Strict):
     """GLaM's classifier: curated sources against web sources; `judge` sources only measure it."""
 
     curated: Annotated[list[str], Field(min_length=1)]
@@ -103,7 +112,7 @@ class QualityFit(_Strict):
     sample_mb: Annotated[float, Field(gt=0)] = 200.0  # text per class
 
 
-class PerplexityFit(_Strict):
+class PerplexityFit(Strict):
     """Kneser-Ney 5-gram models of `sources`, one a language; head, middle and tail are thirds of all other sources (CCNet)."""
 
     sources: Annotated[list[str], Field(min_length=1)]
@@ -111,7 +120,7 @@ class PerplexityFit(_Strict):
     min_tokens: Annotated[int, Field(ge=1)] = 50_000  # a language with less has no model, and its documents no perplexity
 
 
-class TokenizerFit(_Strict):
+class TokenizerFit(Strict):
     """A byte-level BPE trained on the corpus, or a given tokenizer.json."""
 
     file: str | None = None
@@ -120,7 +129,7 @@ class TokenizerFit(_Strict):
     sample_mb: Annotated[float, Field(gt=0)] = 50.0
 
 
-class Fit(_Strict):
+class Fit(Strict):
     """What is learned, and from what; without `quality` there is no classifier and quality is null."""
 
     quality: QualityFit | None = None
@@ -128,14 +137,14 @@ class Fit(_Strict):
     tokenizer: TokenizerFit = TokenizerFit()
 
 
-class Languages(_Strict):
+class Languages(Strict):
     """Keep documents that are identified as one of `keep` with at least `min_score`."""
 
     keep: Annotated[list[str], Field(min_length=1)]
     min_score: Share = 0.65
 
 
-class Draw(_Strict):
+class Draw(Strict):
     """How quality decides. pareto: keep with probability (2 - q)^-alpha (GLaM); cut: keep from a threshold on (LLaMA).
 
     With `keep_rate` the law is shifted, or the threshold solved, so that this share of the tokens that reach it is kept.
@@ -155,7 +164,7 @@ class Draw(_Strict):
         return self
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """How one source's documents are judged; null keys of a source's policy take the variant's default."""
 
     languages: Languages | Literal["any"] | None = None
@@ -166,7 +175,7 @@ class Policy(_Strict):
     min_bytes: Annotated[int, Field(ge=0)] | None = None  # text left after paragraph dedup
 
 
-class Variant(_Strict):
+class Variant(Strict):
     """One set of decisions: what is deduplicated, the default policy, and sources with a policy of their own."""
 
     dedup: list[Literal["exact", "near"]] = []
@@ -180,14 +189,14 @@ class Variant(_Strict):
         return self
 
 
-class Tokens(_Strict):
+class Tokens(Strict):
     """How token shards are cut."""
 
     shards: Annotated[int, Field(ge=1, le=10_000)] = 1  # per source, split and variant
     validation: Share = 0.01
 
 
-class Mixture(_Strict):
+class Mixture(Strict):
     """The training run that the corpus is for: its tokens, and the proportions of the sources on any scale; see `mixture`."""
 
     tokens: Annotated[int, Field(ge=1)]
@@ -201,7 +210,17 @@ class Mixture(_Strict):
         return self
 
 
-class Recipe(_Strict):
+_RunAlone = pydantic.BeforeValidator(lambda given: {"run": given} if isinstance(given, str) else given)
+
+
+class Against(Strict):
+    """Another run, one of whose variants is taken to keep its documents before this one; see `against`."""
+
+    run: Annotated[str, Field(min_length=1)]  # its directory, relative to the recipe
+    variant: str | None = None  # default: the only one, or `filtered`
+
+
+class Recipe(Strict):
     """See the module's head; `load` reads one."""
 
     name: Name
@@ -213,10 +232,13 @@ class Recipe(_Strict):
     language_characters: Annotated[int, Field(ge=1)] | None = None  # judge only the first characters of a document
     evaluations: Annotated[dict[Name, _Files], Field(max_length=64)] = {}  # JSON lines whose texts are looked for
     terms: Annotated[dict[Name, _Files], Field(max_length=64)] = {}  # lists of words and phrases that are counted
+    bad_words: _AnyFiles = []  # files of words and phrases: the family `c4` drops documents that hold one
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     tokens: Tokens = Tokens()
     mixture: Mixture | None = None
     remove: str | None = None  # a list of documents that are taken back, relative to the recipe; see `removal`
+    against: list[Annotated[Against, _RunAlone]] = []
+    compare: Compare | None = None  # what `winnow compare` trains and judges
 
     @pydantic.model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -227,6 +249,12 @@ class Recipe(_Strict):
 
         if "default" in self.sources:
             raise ValueError("a source cannot be called 'default': that is the draw that sources share")
+        for name, own in self.min_jaccards().items():
+            if own < self.near.min_jaccard:
+                raise ValueError(
+                    f"sources.{name}.near.min_jaccard is {own:g}, below near.min_jaccard ({self.near.min_jaccard:g}), for which"
+                    " candidates are found; lower that one"
+                )
         quality = self.fit.quality
         if quality is not None:
             roles = {
@@ -259,6 +287,12 @@ class Recipe(_Strict):
                     raise ValueError(f"variants.{variant_name} judges by perplexity but fit.perplexity is missing")
                 if policy.decontaminate and not self.evaluations:
                     raise ValueError(f"variants.{variant_name} decontaminates but evaluations is missing")
+        if self.compare is not None:
+            known([*(self.compare.web or ()), *self.compare.second], "compare")
+            for name in (*self.compare.variants, *self.compare.ladder):
+                if name not in self.variants:
+                    raise ValueError(f"compare names the variant {name!r}{_nearest(name, self.variants)}")
+            known([name for name, one in self.compare.sets.items() if one.files is None], "compare.sets without files")
         return self
 
     def policy(self, variant: str, source: str) -> Policy:
@@ -278,6 +312,10 @@ class Recipe(_Strict):
             quality=_first(own.quality, default_quality, "none"),
             min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
         )
+
+    def min_jaccards(self) -> dict[str, float]:
+        """The similarity that a near duplicate of each source has at least."""
+        return {name: self.near.min_jaccard if one.near is None else one.near.min_jaccard for name, one in self.sources.items()}
 
     def wanted_tokens(self) -> dict[str, int]:
         """Training tokens that the mixture wants, by source; {} without a mixture."""
@@ -391,7 +429,7 @@ def _is_branch(step: str) -> bool:
 
 
 def _nearest_key(place: list[str]) -> str:
-    known = {key for model in _Strict.__subclasses__() for key in model.model_fields}
+    known = {key for model in sections() for key in model.model_fields}
     close = difflib.get_close_matches(place[-1], sorted(known), 1, 0.6)
     return f"; did you mean {close[0]!r}?" if close else "; see docs/recipe.md for the keys"
 

@@ -101,17 +101,6 @@ def _entry(line: str, where: str) -> tuple[str, bytes | str]:
     raise UserError(f"{where}: {shown!r} is no doc_id, URL, host:NAME or content:HASH (hashes have 32 hex digits)")
 
 
-def plain_host(host: str) -> str:
-    """A host in the form in which hosts are compared: lower case, ASCII where IDNA has it, no brackets, no dot at the end."""
-    host = host.strip("[]").lower().removesuffix(".")
-    if not host.isascii():
-        try:
-            return host.encode("idna").decode("ascii")
-        except UnicodeError:
-            return host
-    return host
-
-
 # -- documents that it names ------------------------------------------------------------------------------------------------
 
 

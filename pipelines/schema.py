@@ -63,6 +63,7 @@ DECISIONS = pa.schema(
         pa.field("value", pa.float64()),  # the number that was judged
         pa.field("threshold", pa.float64()),  # what it was held against
         pa.field("duplicate_of", pa.binary(16)),  # the keeper, for duplicates
+        pa.field("duplicate_run", pa.string()),  # the run that has the keeper; null where it is this one
         pa.field("split", pa.string(), nullable=False),  # "train" or "validation", for every row
     ]
 )
@@ -135,6 +136,7 @@ class RejectReason(StrEnum):
     NOT_A_RESPONSE = "not_a_response"  # WARC: request, metadata, warcinfo, revisit, ...
     HTTP_STATUS = "http_status"  # WARC: a response other than 200
     NOT_TEXT = "not_text"  # WARC: a media type without text
+    BLOCKED_URL = "blocked_url"  # the source's block list names the URL's host or path
     TOO_DEEP = "too_deep"  # HTML nested beyond what can be parsed in linear time
     NOT_AN_ARTICLE = "not_an_article"  # wiki: another namespace
     REDIRECT = "redirect"  # wiki: a page that only points to another

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import mixture, removal
+from pipelines import against, mixture, removal
 from pipelines.beam_parts import unpacked
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.dedup.keepers import LOSER, STANDING_ROW, Kind
@@ -20,6 +20,7 @@ from pipelines.judge import (
     Judgement,
     ResolvedDraw,
     decisions_table,
+    judge_against,
     judge_duplicates,
     judge_length,
     judge_mixture,
@@ -59,6 +60,7 @@ class Columns:
     jaccard: np.ndarray  # float64 [rows]
     emptied: np.ndarray  # bool [rows]: paragraph dedup left nothing
     removed: np.ndarray  # bool [rows]: taken back
+    copies: tuple[against.Copies, against.Copies] | None  # exact and near copies of what other runs keep
 
     @staticmethod
     def read(store: Store, part: Part) -> Columns:
@@ -75,7 +77,8 @@ class Columns:
         signals = read_columns(store, part.path("signals"), _SIGNALS)
         nothing = signals.column("words").to_numpy() == 0  # blank lines are never dropped, but are nothing to judge
         emptied = nothing & np.asarray(clusters.column("dropped_paragraphs").is_valid())
-        return Columns(part, signals, high, low, exact, group, clustered, jaccard, emptied, removal.removed(store, part))
+        removed, copies = removal.removed(store, part), against.copies(store, part)
+        return Columns(part, signals, high, low, exact, group, clustered, jaccard, emptied, removed, copies)
 
     @property
     def quality(self) -> np.ndarray:
@@ -107,11 +110,14 @@ def _before_duplicates(columns: Columns, settings: Settings, number: int) -> Jud
 
 
 def _before_quality(columns: Columns, settings: Settings, number: int, lost: np.ndarray) -> Judgement:
+    """Documents of other runs come before those of this one, exact copies before near ones: as in `losers`."""
     judgement = _before_duplicates(columns, settings, number)
     for kind, reason, jaccard, least in (
         (Kind.EXACT, Reason.DUPLICATE_EXACT, 1.0, 1.0),
-        (Kind.NEAR, Reason.DUPLICATE_NEAR, columns.jaccard, settings.min_jaccard),
+        (Kind.NEAR, Reason.DUPLICATE_NEAR, columns.jaccard, settings.min_jaccards[columns.part.source]),
     ):
+        if columns.copies is not None and kind.name.lower() in settings.variants[number].dedup:
+            judge_against(judgement, reason, columns.copies[kind], least)
         own = lost[(lost["variant"] == number) & (lost["kind"] == kind)]
         places = own["row"] & ((1 << ROW_BITS) - 1)
         keepers = np.stack([own["high"], own["low"]], axis=1)
@@ -276,4 +282,6 @@ class Decide:
                 writer.write(batch)
             writer.close()
         assert sink.result is not None
-        store.finish(sink.result, self.keys[variant], rows=part.rows)
+        counted = against.counted(table)
+        told = {against.NAMED: counted} if counted else {}
+        store.finish(sink.result, self.keys[variant], rows=part.rows, **told)

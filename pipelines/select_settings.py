@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import mixture, removal
+from pipelines import against, mixture, removal
 from pipelines.judge import Bounds, resolve_rules
 from pipelines.parts import Part, content_of
 from pipelines.recipe import Draw, Policy, Recipe
 from pipelines.store import Store, stage_key
 
-VERSION = 1
+VERSION = 2
 DEFAULT_GROUP = "default"  # the draw that the sources without one of their own share
 
 
@@ -58,7 +58,7 @@ class Settings:
 
     variants: tuple[VariantSettings, ...]
     priorities: dict[str, int]
-    min_jaccard: float
+    min_jaccards: dict[str, float]  # by source
     seed: int
     validation: float
     wanted: dict[str, int]  # training tokens by source; {} without a mixture
@@ -74,7 +74,7 @@ class Settings:
         return Settings(
             tuple(VariantSettings.of(recipe, name) for name in names),
             {source: recipe.sources[source].priority for source in sorted(recipe.sources)},
-            recipe.near.min_jaccard,
+            dict(sorted(recipe.min_jaccards().items())),
             recipe.seed,
             recipe.tokens.validation,
             recipe.wanted_tokens(),
@@ -89,11 +89,12 @@ def variant_keys(store: Store, recipe: Recipe, parts: Sequence[Part], bounds: Bo
         content_of(store, [part.path("clusters") for part in parts]),
         [part.sha256 for part in parts],
         *removal.content(store, parts),
+        *against.content(store, parts),
     ]
     keys = {}
     for name in recipe.variants:
         settings = Settings.of(recipe, [name], bounds)
-        parameters = [settings.variants[0].parameters(), settings.priorities, settings.min_jaccard]
+        parameters = [settings.variants[0].parameters(), settings.priorities, settings.min_jaccards]
         parameters += [settings.seed, settings.validation, *([settings.wanted] if settings.wanted else [])]
         parameters += [settings.bounds] if settings.bounds else []
         keys[name] = stage_key("select", VERSION, parameters, made_from)

@@ -74,6 +74,11 @@ class BadWords:
         hinted = not self._first.isdisjoint(own) or any(sign in lower for sign in self._signs)
         return hinted and self._others.search(lower) is not None
 
+    def lines(self, text: str) -> int:
+        """How many lines of a text hold one of them, whatever else C4 does with the line."""
+        lower = text.lower()
+        return sum(map(self.found_in, lower.split("\n"))) if self.found_in(lower) else 0
+
 
 def judge_line(line: str, listed: BadWords | None = None) -> Line:
     """What C4 does with one line."""

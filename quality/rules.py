@@ -51,11 +51,12 @@ GOPHER = (
     Rule("gopher_duplicate_9_grams", "duplicate_9_grams", high=0.11),
     Rule("gopher_duplicate_10_grams", "duplicate_10_grams", high=0.10),
 )
-# Raffel et al. 2020 (C4), section 2.2: the rules for whole pages, but for the list of bad words. Sentences are those of lines
-# that C4 would keep.
+# Raffel et al. 2020 (C4), section 2.2: the rules for whole pages, the list of bad words being the user's: without one no page
+# breaks that rule. Sentences are those of lines that C4 would keep.
 C4 = (
     Rule("c4_lorem_ipsum", "lorem_ipsum", high=0),
     Rule("c4_curly_bracket", "curly_brackets", high=0),
+    Rule("c4_bad_words", "bad_words", high=0),
     Rule("c4_sentences", "c4_sentences", low=3),
 )
 # Penedo et al. 2024 (FineWeb), section 3.6. Its appendix and datatrove have 0.01 for duplicate lines; datatrove adds a fourth

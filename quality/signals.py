@@ -1,7 +1,8 @@
 """The heuristic signals of C4, Gopher, FineWeb and LLaMA's code rules: one column each, by its usual name.
 
 The kernel counts integers (`signals_reference` says each counter in plain Python); fractions are taken here, once, as
-float32; where there is nothing to divide by they are 0. What the numbers are judged against stands in `rules`.
+float32; where there is nothing to divide by they are 0. `bad_words` are the lines that hold a word of the user's list
+(`c4.BadWords`), 0 without one. What the numbers are judged against stands in `rules`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from quality.c4 import BadWords
 from quality.signals_kernel import LONGEST_TEXT, count, new_scratch
 from quality.signals_reference import COUNTERS
 from quality.text import buffers
@@ -50,14 +52,16 @@ _KEPT_SCRATCH = 4 << 20  # bytes of the longest text for which memory is kept
 SIGNAL_FIELDS: list[pa.Field] = [
     pa.field(name, pa.int32() if divisor is None else pa.float32(), nullable=False)
     for name, (_, divisor) in _COLUMNS.items()
-]
+] + [pa.field("bad_words", pa.int32(), nullable=False)]
 
 
 class Signals:
     """Counts batches of texts. Holds scratch memory: one per thread. A batch with a very long text has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, listed: BadWords | None = None) -> None:
+        """listed: the list that `bad_words` are counted by."""
         self._scratch = new_scratch(_KEPT_SCRATCH)
+        self._listed = listed
 
     def __call__(self, texts: pa.Array) -> pa.RecordBatch:
         """SIGNAL_FIELDS of large_string [n]. ValueError for a text of 2 GiB or more: counts are int32."""
@@ -72,4 +76,9 @@ class Signals:
             if divisor is not None:
                 values = values / np.maximum(counts[:, _PLACE[divisor]], 1)
             columns.append(pa.array(values.astype(np.int32 if divisor is None else np.float32)))
-        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(SIGNAL_FIELDS))
+        return pa.RecordBatch.from_arrays([*columns, self._bad_words(texts)], schema=pa.schema(SIGNAL_FIELDS))
+
+    def _bad_words(self, texts: pa.Array) -> pa.Array:
+        if self._listed is None:
+            return pa.array(np.zeros(len(texts), np.int32))
+        return pa.array([self._listed.lines(text) for text in texts.to_pylist()], pa.int32())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import recipe as recipes
+from pipelines import recipe_compare
 from pipelines.schema import Reason, RejectReason
 from quality import rules
 from tests.runs import REPOSITORY
@@ -43,7 +45,10 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_every_command_runs_and_prints_what_the_page_shows(page, demo_run, tmp_path):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(demo_run)
+    if any(" compare " in command for command, _ in commands(page)):  # which writes into the run
+        shutil.copytree(demo_run, tmp_path / "runs" / "demo")
+    else:
+        (tmp_path / "runs" / "demo").symlink_to(demo_run)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for command, shown in commands(page):
         if command.startswith(_NOT_HERE):
@@ -79,10 +84,17 @@ def test_every_key_of_the_recipe_is_documented():
     text = (REPOSITORY / "docs" / "recipe.md").read_text()
     models = (recipes.Recipe, recipes.Source, recipes.Limits, recipes.Near, recipes.Fit, recipes.QualityFit)
     models += (recipes.TokenizerFit, recipes.PerplexityFit, recipes.Mixture, recipes.Variant, recipes.Policy, recipes.Languages)
-    models += (recipes.Draw, recipes.Tokens)
+    models += (recipes.Draw, recipes.Tokens, recipes.Against)
     for model in models:
         for key in model.model_fields:
             assert re.search(rf"\b{key}\b", text), f"{model.__name__}.{key}"
+
+
+def test_every_key_of_a_comparison_is_documented():
+    text = (REPOSITORY / "docs" / "comparison.md").read_text()
+    for model in (recipe_compare.Compare, recipe_compare.EvaluationSet, recipe_compare.Tasks, recipe_compare.Bias):
+        for key in model.model_fields:
+            assert f"`{key}`" in text, f"{model.__name__}.{key}"
 
 
 def test_every_reason_is_documented():

@@ -191,6 +191,28 @@ def tasks(
         print(f"{score.task}: accuracy {score.acc:.3f}{chance}{margin} over {score.items:,} items ({score.cut} cut)")
 
 
+@app.command(name="lm-eval")
+def lm_eval(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run.")],
+    names: Annotated[list[str], typer.Option("--task", help="One task of the folder; may stand several times.")],
+    include: Annotated[str, typer.Option(metavar="DIR", help="Tasks as lm-eval's YAML files, their data on this machine.")],
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples before each question. Default: what the task says.")] = None,
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tasks of EleutherAI's lm-eval, without network. Needs the extra lm-eval."""
+    _need_torch()
+    from train import lm_eval as adapter
+
+    found = adapter.run(checkpoint, names, include, shots, tokenizer)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, figures in found.items():
+        told = (f"{key.partition(',')[0]} {value:.4f}" for key, value in figures.items() if "," in key and isinstance(value, float))
+        print(f"{name}: {', '.join(told)} over {figures['items']:,} items, {figures['n_shot']} examples")
+
+
 def _print(summary: dict[str, Any] | None, as_json: bool) -> None:
     if summary is None:  # not the main process
         return

@@ -26,6 +26,7 @@ import torch
 from pipelines import lock
 from pipelines.errors import CheckError, UserError
 from train import checkpoint, flops, metrics, run_config, run_file
+from train.allocator import keep_freed_memory
 from train.corpus import Corpus, open_corpus
 from train.data import validation_sequences
 from train.energy import Meter, default_watts
@@ -59,6 +60,7 @@ def train(given: Settings, name: str, folder: Path, tell: Tell) -> dict[str, Any
         settings = run_config.complete(given, name, corpus.vocabulary.size)
         if world.device.type == "cpu":
             torch.set_num_threads(settings.threads)
+            keep_freed_memory()
         with _folder(folder, settings, world), _asked_to_stop() as asked:
             run = _Run(settings, corpus, folder, world, tell if world.main else lambda line: None)
             try:

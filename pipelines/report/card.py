@@ -32,7 +32,7 @@ def card(stats: Stats) -> str:
     sections = {
         "Variants": _variants(stats),
         "Sources": _sources(stats, recipe),
-        "Licenses": _licenses(stats),
+        "Licenses": _licenses(stats, recipe),
         "Languages": _languages(stats),
         "What was left out, and why": _left_out(stats),
         "E-mail and IP addresses": _addresses(stats, recipe),
@@ -106,7 +106,7 @@ def _mixture(stats: Stats) -> str:
     return f"\n\nThe shards are meant for a training run of {stats['mixture']['tokens']:,} tokens:\n\n{table(head, rows)}"
 
 
-def _licenses(stats: Stats) -> str:
+def _licenses(stats: Stats, recipe: Recipe) -> str:
     rows: list[list[str | int]] = []
     for name, one in stats["sources"].items():
         if not one:
@@ -117,9 +117,11 @@ def _licenses(stats: Stats) -> str:
         others = sum(count for _, count in ordered[_LICENSES:]) + found["others"]
         rows += [[name, "*others*", others]] if others else []
         rows += [[name, "*none stated*", found["without"]]] if found["without"] else []
+    given = [f"{name} {quoted(source.license)}" for name, source in sorted(recipe.sources.items()) if source.license]
+    stated = f" Where a record states none, its source's license in the recipe stands for it: {', '.join(given)}." if given else ""
     return (
-        "As the records state them (code: its license files and notices), over all documents. Nobody has checked that it is true."
-        f"\n\n{table(['source', 'license', 'documents'], rows)}"
+        f"As the records state them (code: its license files and notices), over all documents.{stated}"
+        f" Nobody has checked that it is true.\n\n{table(['source', 'license', 'documents'], rows)}"
     )
 
 

@@ -12,6 +12,7 @@
 | draws      | variant -> group -> the solved draw, its sources, `tokens` that reached it, `kept_tokens`                |
 | mixture    | `tokens`, `max_epochs`, and variant -> source -> `report.mixture.account`; null without one              |
 | removal    | source -> kind of entry of the `remove` list -> documents that are taken back by it                       |
+| against    | variant -> reason -> other run -> documents that are dropped as copies of what that run keeps             |
 | rules      | variant -> rule -> its signal and bounds                                                                 |
 | evaluations | set -> its `texts`, and how many of them are `too_short` to look for                                |
 | terms      | the lists of terms in the recipe's order: `name`, `phrases`, and those `wordless` that cannot be counted |
@@ -24,7 +25,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import mixture, models, removal
+from pipelines import against, mixture, models, removal
 from pipelines.conservation import Accounts
 from pipelines.judge import resolve_rules
 from pipelines.parts import Part
@@ -61,6 +62,7 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
         "draws": {variant: _draws(store, recipe, variant, sources) for variant in recipe.variants},
         "mixture": _mixture(store, recipe, accounts),
         "removal": removal.counts(store, parts),
+        "against": {variant: against.counts(store, variant, parts) for variant in recipe.variants},
         "rules": {variant: _rules(recipe, variant) for variant in recipe.variants},
         "evaluations": {name: {"texts": n, "too_short": short} for name, n, short in _lists(store, models.EVALUATIONS)},
         "terms": [{"name": name, "phrases": n, "wordless": w} for name, n, w in _lists(store, models.TERMS)],

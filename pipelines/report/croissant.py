@@ -47,7 +47,7 @@ _TOLD = {
     "doc_id": "16 bytes, blake2b of source and locator",
     "locator": "path below the source's root, and the record's number",
     "source_id": "the record's own id",
-    "license": "as the record states it",
+    "license": "as the record states it, or the recipe for its source",
     "content_hash": "16 bytes, blake2b of the text",
     "paragraph_hashes": "of a source whose paragraphs are deduplicated",
     "paragraph_bytes": "UTF-8 bytes of each paragraph",
@@ -57,6 +57,7 @@ _TOLD = {
     "value": "the number that was judged",
     "threshold": "what it was held against",
     "duplicate_of": "16 bytes, doc_id of the document that stays",
+    "duplicate_run": "the run that has this document, where it is another one",
     "split": "train or validation",
 }
 

@@ -15,6 +15,8 @@ from pipelines.report.words import gloss, share, told
 from pipelines.schema import KEEP, Reason, Stage, stage_of
 
 _MEANT = (Reason.REMOVED, Reason.MIXTURE)  # may empty a source
+_RUNS = 3  # other runs that are named beside a reason, those with the most copies
+_RUN_NAME = 24  # characters of their names
 ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
 
 
@@ -182,8 +184,12 @@ def reasons(stats: Mapping[str, Any], variant: str, detail: Detail) -> tuple[lis
 
 
 def _meaning(reason: str, stats: Mapping[str, Any], variant: str) -> str:
-    """What a reason means; of what is taken back also by which kinds of entry."""
+    """What a reason means; of what is taken back also by which kinds of entry, of copies which other runs keep the document."""
     meaning = gloss(reason, stats["rules"].get(variant, {}))
+    if theirs := stats["against"][variant].get(reason):
+        most = sorted(theirs.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count:,} of what the run {run[:_RUN_NAME]} keeps" for run, count in most[:_RUNS]]
+        return f"{meaning} ({', '.join(shown)}{', ...' if len(most) > _RUNS else ''})"
     if reason != Reason.REMOVED:
         return meaning
     kinds = summed(stats["removal"].values())

@@ -33,6 +33,7 @@ _GLOSSES: dict[str, str] = {
     RejectReason.NOT_A_RESPONSE: "a web archive's request, metadata or other record without a page",
     RejectReason.HTTP_STATUS: "a web response other than 200",
     RejectReason.NOT_TEXT: "a media type without text",
+    RejectReason.BLOCKED_URL: "its URL stands on the source's block list",
     RejectReason.TOO_DEEP: "HTML nested too deep",
     RejectReason.NOT_AN_ARTICLE: "a wiki page of another namespace",
     RejectReason.REDIRECT: "a wiki page that only points to another",

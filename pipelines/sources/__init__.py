@@ -7,9 +7,10 @@ code of its own, for `verify --deep`. Modules are loaded when they are used.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any
 
 from pipelines.records import Input, Limits, Record, Reject, Span
 
@@ -18,7 +19,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """The record's own names of what winnow asks for; dots lead into nested objects."""
+    """The record's own names of what winnow asks for; dots lead into nested objects. And what a reader need not take apart."""
 
     text: str = "text"
     id: str = "id"
@@ -26,6 +27,12 @@ class SourceOptions:
     title: str = "title"
     date: str = "date"
     license: str = "license"
+    blocked: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)  # URL -> the entry that blocks it
+
+    @staticmethod
+    def named(fields: Mapping[Any, str]) -> SourceOptions:
+        """The options of a recipe's `fields`."""
+        return SourceOptions(**dict[str, Any](fields))
 
 
 Reader = Callable[[Input, SourceOptions, Limits, Span | None], Iterator[Record | Reject]]

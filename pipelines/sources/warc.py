@@ -7,14 +7,15 @@
 | warcinfo, request, metadata, revisit, ...                      | reject `not_a_response`                            |
 | a response with another status than 200                        | `http_status`                                      |
 | another media type                                             | `not_text`                                         |
+| a page whose URL the source's block list names                 | `blocked_url`, before anything else is looked at   |
 | shorter or longer than its header promises                     | `truncated_record`; reading goes on                |
 | no record, no readable HTTP header, an encoding that lies      | `malformed_record`; reading goes on                |
 | over the limit, before or after decoding                       | `too_large`, never held                            |
 | HTML nested too deep for linear time                           | `too_deep`                                         |
 | damage in the container                                        | one `corrupt_container` for the rest               |
 
-Consecutive rejects with one reason are one row with their count. url is the target URI, date the record's, source_id the
-record's id, title the page's.
+Consecutive rejects with one reason are one row with their count; blocked pages only where one entry blocks them. url is the target
+URI, date the record's, source_id the record's id, title the page's.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def read(
 ) -> Iterator[Record | Reject]:
     """The records of one archive; runs of equal rejects are joined."""
     run: Reject | None = None
-    for found in _read(source_input, limits):
-        if isinstance(found, Reject) and run is not None and run.reason == found.reason and not found.unknown_rest:
+    for found in _read(source_input, options, limits):
+        if isinstance(found, Reject) and run is not None and _alike(run, found):
             run = Reject(run.locator, run.reason, run.detail, run.count + found.count)
             continue
         if run is not None:
@@ -66,24 +67,33 @@ def read(
         yield run
 
 
-def _read(source_input: Input, limits: Limits) -> Iterator[Record | Reject]:
+def _alike(run: Reject, found: Reject) -> bool:
+    if run.reason == RejectReason.BLOCKED_URL and run.detail != found.detail:
+        return False
+    return run.reason == found.reason and not found.unknown_rest
+
+
+def _read(source_input: Input, options: SourceOptions, limits: Limits) -> Iterator[Record | Reject]:
     number = 0
     with open_input(source_input.url) as raw:
         try:
             for frame in frames(decompressed(raw), limits.record_bytes):
-                yield _judged(f"{source_input.path}#{number}", frame, limits)
+                yield _judged(f"{source_input.path}#{number}", frame, options, limits)
                 number += 1
         except CorruptInput as error:
             locator = f"{source_input.path}#{number}"
             yield Reject(locator, RejectReason.CORRUPT_CONTAINER, str(error), unknown_rest=True)
 
 
-def _judged(locator: str, frame: Frame, limits: Limits) -> Record | Reject:
+def _judged(locator: str, frame: Frame, options: SourceOptions, limits: Limits) -> Record | Reject:
     if frame.fault:
         return Reject(locator, _FAULTS[frame.fault], frame.detail)
     kind = frame.fields.get("warc-type", "").lower()
     if kind not in ("response", "resource", "conversion"):
         return Reject(locator, RejectReason.NOT_A_RESPONSE, short(kind))
+    url = _url(frame)
+    if options.blocked is not None and url and (entry := options.blocked(url)) is not None:
+        return Reject(locator, RejectReason.BLOCKED_URL, short(entry))
     stated = frame.fields.get("content-type", "")
     media, charset, content = _media(stated), _charset(stated), frame.block
     if media == "application/http":
@@ -149,8 +159,12 @@ def _record(locator: str, frame: Frame, text: str, title: str | None) -> Record:
     date = fields.get("warc-date")
     if date and (arc := _ARC_DATE.fullmatch(date)):
         date = "{}-{}-{}T{}:{}:{}Z".format(*arc.groups())
-    url = fields.get("warc-target-uri")  # some writers put it in angle brackets
-    return Record(locator, text, fields.get("warc-record-id"), url and url.strip("<>"), title, date)
+    return Record(locator, text, fields.get("warc-record-id"), _url(frame), title, date)
+
+
+def _url(frame: Frame) -> str | None:
+    url = frame.fields.get("warc-target-uri")  # some writers put it in angle brackets
+    return url and url.strip("<>")
 
 
 def count(source_input: Input, options: SourceOptions) -> int:

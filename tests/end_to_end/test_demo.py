@@ -138,17 +138,22 @@ def test_a_second_demo_redoes_nothing_and_tells_the_same(demo_run, second):
     for head in ("what filtered leaves out most", "unseen sources", "pages of crawl by quality", "some of them:", "report: "):
         assert head in shown
     assert max(len(line) for line in shown.splitlines() if str(run) not in line) <= 100
+    assert "too few runs for a verdict: 2 of at least 5 paired seeds" in shown.replace("\n", " ")
+    (primary,) = told["comparison"]["contrasts"]
+    assert primary["endpoint"]["seeds"] == 2
+    assert set(primary["domains"]) == {"news", "leads", "speeches", "crawl"}
     for page in told["pages"]:
         (found,) = explain(str(run), page["doc_id"])
         assert {one.variant: one.verdict for one in found.verdicts}["filtered"] == page["verdict"]
     assert {page["verdict"] for page in told["pages"]} >= {"keep", "quality_draw", "language", "gopher_words"}
 
 
-def test_the_command_prints_one_json_document(demo_run, tmp_path):
+def test_the_command_prints_one_json_document(demo_run, second, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(demo_run, run)
+    shutil.copytree(second[0], run)  # with its comparison, which is not trained again
     done = runs.command(["demo", "--run", str(run), "--json"])
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["accounts"] == json.loads((demo_run / "manifest.json").read_text())["accounts"]
     assert told["report"].endswith("/report.html")
+    assert told["comparison"]["page"].endswith("/index.html")

@@ -19,12 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipelines import blocklist
 from pipelines.extract import Settings, extract_task
 from pipelines.parts import task_record
 from pipelines.plan import make_plan
 from pipelines.recipe import parse
 from pipelines.store import Store, read_columns
 from tests.runs import REPOSITORY
+from tests.sources.test_arxiv import bundle, paper, tar
+from tests.sources.test_code import GPL_HEADER, MIT
+from tests.sources.test_epub import book, epub
+from tests.sources.test_stackexchange import answer, dump, question
 
 _ROW = re.compile(r"^\| (.+?) \| (\w+) \| (\d+) \| (.+?) \| (.*)\|$", re.MULTILINE)
 _REJECT = re.compile(r"(\w+) (\d+)( \(unknown rest\))?")
@@ -104,6 +109,38 @@ def _page(title, ns=0, text="An article about a river."):
     return f"<page><title>{title}</title><ns>{ns}</ns><id>1</id><revision><id>2</id><text>{text}</text></revision></page>\n"
 
 
+def _submissions(*contents):
+    """arXiv's tar of submissions."""
+    return tar({f"2301/2301.{number:05d}.gz": content for number, content in enumerate(contents, 1)})
+
+
+def _book_without_a_chapter():
+    return {name: content for name, content in book({"a.xhtml": "<p>a</p>"}).items() if not name.endswith("a.xhtml")}
+
+
+def _entity_book():
+    files = book({"a.xhtml": "<p>a</p>"})
+    (name,) = (name for name in files if name.endswith(".opf"))
+    return files | {name: _ENTITIES + files[name].partition("?>")[2]}
+
+
+def _looping():
+    main = paper("\\def\\a{\\b}\\def\\b{\\a}\\a \\input{one}")
+    return _submissions(bundle({"main.tex": main, "one.tex": "1\\input{two}", "two.tex": "\\input{one}\\input{main}"}))
+
+
+def _sevenzip():
+    py7zr = pytest.importorskip("py7zr", reason="the extra winnow[sevenzip] is not installed")
+    sink = io.BytesIO()
+    with py7zr.SevenZipFile(sink, "w") as target:
+        target.writestr(dump(question(1)), "Posts.xml")
+    return sink.getvalue()
+
+
+def _repository(code, links=()):
+    return tar({name: content.encode() for name, content in {**code, "r/LICENSE": MIT}.items()}, links)
+
+
 _ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + "".join(f'<!ENTITY b{n} "{"&a;" * 10}">' for n in range(9)) + "]>"
 CASES = {
     "gzip cut off": lambda: _cut(gzip.compress(THREE, mtime=0)),
@@ -145,26 +182,51 @@ CASES = {
     "HTML nested 5,000 deep": lambda: _warc(_http(b"<div>" * 5000 + b"text" + b"</div>" * 5000)),
     "dump cut off": lambda: _cut(_wiki(_page("One"), _page("Two", text="River " * 60)), 0.8),
     "XML entity bomb": lambda: _wiki(_page("One", text="&b8;"), head=_ENTITIES),
+    "a page on the block list": lambda: _warc(PAGE) + _warc(PAGE).replace(b"a.example/", b"www.blocked.example/page/"),
     "a redirect and a talk page": lambda: _wiki(_page("One"), _page("Two", 1), _page("Three", text="#REDIRECT [[One]]")),
+    "gzip bomb in an arXiv bundle": lambda: _submissions(gzip.compress(bytes(100_000_000), mtime=0), bundle(paper())),
+    "LaTeX that loops on itself": _looping,
+    "a submission that is a PDF": lambda: tar({"2301/2301.00001.pdf": b"%PDF-1.4"}),
+    "a submission cut off": lambda: _submissions(bundle(paper())[:-12], bundle(paper())),
+    "an arXiv bundle cut off": lambda: _submissions(bundle(paper()), bundle(paper()))[: 3 * 512],
+    "a link and a path that leads out": lambda: tar({"../../etc/1.gz": bundle(paper())}, [("2.gz", "/etc/passwd")]),
+    "EPUB that is no archive": lambda: b"no archive",
+    "EPUB with an entity bomb": lambda: epub(_entity_book()),
+    "EPUB without one of its chapters": lambda: epub(_book_without_a_chapter()),
+    "an answer without its question": lambda: dump(question(1), answer(2, 1), answer(3, 7)),
+    "posts with an entity bomb": lambda: dump(question(1)).replace(b"<posts>", _ENTITIES.encode() + b"<posts>"),
+    "7z that is no archive": lambda: b"no archive",
+    "7z cut off": lambda: _cut(_sevenzip()),
+    "code without a licence": lambda: tar({"r/a.py": b"a = 1\n"}),
+    "code under another licence": lambda: _repository({"r/a.py": GPL_HEADER + "a = 1\n", "r/b.py": "b = 1\n"}),
+    "a link in a repository": lambda: _repository({"r/b.py": "b = 1\n"}, [("r/c.py", "/etc/passwd")]),
+    "zip that is no zip": lambda: b"no archive",
 }
 
 
-def _extracted(folder, content, kind):
+# What an input is called where its name decides, and what its source says besides.
+NAMES = {"EPUB that is no archive": "input.epub", "zip that is no zip": "input.zip", "7z that is no archive": "input.7z"}
+OPTIONS = {"a page on the block list": ", blocklist: blocked"}
+
+
+def _extracted(folder, content, kind, name="input", more=""):
     """(documents, {reason: (count, unknown rest)}) of one input, by the tables that the real task writes."""
-    (folder / "input").write_bytes(content)
-    recipe = parse(f"name: bad\nsources: {{s: {{format: {kind}, paths: [{folder}/input]}}}}\nvariants: {{v: {{}}}}", "bad")
-    plan, store = make_plan(recipe, "."), Store(str(folder / "run"))
+    (folder / name).write_bytes(content)
+    (folder / "blocked").write_text("blocked.example/page\n")
+    recipe = parse(f"name: bad\nsources: {{s: {{format: {kind}, paths: [{name}]{more}}}}}\nvariants: {{v: {{}}}}", "bad")
+    plan, store = make_plan(recipe, str(folder)), Store(str(folder / "run"))
     (task,) = plan.tasks
-    extract_task(store, task, Settings.of(recipe, "s"))
+    blocklist.publish(store, blocklist.load(recipe, str(folder)), recipe.sources)
+    extract_task(store, task, Settings.of(recipe, "s", blocklist.digest(store, "s")))
     record = store.read_json(task_record(task))
     rejects: dict[str, tuple[int, bool]] = {}
     table = read_columns(store, f"rejects/s/{task.name}.parquet", ["reason", "count", "unknown_rest", "locator"])
     for row in table.to_pylist():
-        assert row["locator"].startswith("input#")
+        assert row["locator"].startswith((f"{name}#", f"{name}!"))
         count, unknown = rejects.get(row["reason"], (0, False))
         rejects[row["reason"]] = (count + row["count"], unknown or row["unknown_rest"])
     documents = sum(store.sidecar(f"documents/s/{name}.parquet")["rows"] for name in record["parts"])
-    assert record["records"] == documents + sum(count for count, _ in rejects.values())
+    assert record["records"] == documents + record["merged"] + sum(count for count, _ in rejects.values())
     return documents, rejects
 
 
@@ -176,7 +238,8 @@ def test_the_table_and_the_cases_are_the_same():
 def test_every_case_ends_as_the_table_says(case, tmp_path):
     kind, documents, rejects = TABLE[case]
     expected = {reason: (int(count), bool(unknown)) for reason, count, unknown in _REJECT.findall(rejects)}
-    assert _extracted(tmp_path, CASES[case](), kind) == (int(documents), expected)
+    found = _extracted(tmp_path, CASES[case](), kind, NAMES.get(case, "input"), OPTIONS.get(case, ""))
+    assert found == (int(documents), expected)
 
 
 @pytest.mark.parametrize("case", ["gzip bomb", "200 MB line"])

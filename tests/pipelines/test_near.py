@@ -84,3 +84,24 @@ def test_keepers_agree_with_plain_loops(found, dedup, random):
     assert got.dtype == LOSER
     assert {tuple(row.tolist()) for row in got} == expected
     assert len(got) == len(expected)
+
+
+@given(rows_in_buckets, st.dictionaries(st.integers(0, 20), st.sampled_from([0.7, 0.8, 0.9])), st.randoms())
+def test_rows_of_a_threshold_get_the_edges_that_they_would_get_alone(pairs, thresholds, random):
+    """least by row, 0.7 unless drawn: one star a bucket around its first row by (least, row), and one within each threshold."""
+    least = {row: thresholds.get(row, 0.7) for _, row in pairs}
+    expected = set()
+    for bucket in {bucket for bucket, _ in pairs}:
+        rows = {row for b, row in pairs if b == bucket}
+        for some in (rows, *({row for row in rows if least[row] == one} for one in set(least.values()))):
+            hub = min(some, key=lambda row: (least[row], row), default=None)
+            expected |= {(hub, row) for row in some if row != hub}
+    random.shuffle(pairs)
+    found = stars(np.array(pairs, BUCKET_ROW), np.array([least[row] for _, row in pairs], np.float32))
+    edges = [tuple(map(int, edge)) for edge in found]
+    assert edges == sorted(expected)
+    for one in (0.7, 0.8, 0.9):
+        alone = stars(np.array([pair for pair in pairs if least[pair[1]] == one], BUCKET_ROW))
+        assert {tuple(map(int, edge)) for edge in alone} <= set(edges)
+    # What has the lowest threshold of its bucket is asked of no other document first.
+    assert all(least[hub] <= least[spoke] for hub, spoke in edges)

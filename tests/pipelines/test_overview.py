@@ -28,13 +28,13 @@ def test_a_table_without_rows_is_its_head():
 def test_a_plan_says_what_touches_which_source(inputs):
     recipe = parse(corpus.recipe(inputs), "tiny")
     made = make_plan(recipe, ".")
-    text = overview.plan_text(recipe, made)
+    text = overview.plan_text(recipe, made, {})
     assert "variant filtered (dedup: exact, near)" in text
     lines = [line.split() for line in text.splitlines()]
     assert ["wiki", "en", "(score", ">=", "0.3)", "none", "none"] in lines  # curated: never judged by quality
     assert ["web", "en", "(score", ">=", "0.3)", "gopher", "pareto(9),", "keep", "50%", "of", "tokens"] in lines
-    found = overview.plan_json(recipe, made)
-    assert list(found) == ["recipe", "sources", "tasks"]
+    found = overview.plan_json(recipe, made, {})
+    assert list(found) == ["recipe", "sources", "blocklists", "tasks"]
     web = next(one for one in found["sources"] if one["source"] == "web")
     files = [path for path in (inputs / "web").rglob("*") if path.is_file()]
     assert (web["inputs"], web["bytes"]) == (len(files), sum(path.stat().st_size for path in files))

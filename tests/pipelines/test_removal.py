@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import removal
+from pipelines.blocklist import plain_host
 from pipelines.errors import UserError
-from pipelines.removal import Removal, is_below, load, match, parse, plain_host
+from pipelines.removal import Removal, is_below, load, match, parse
 
 A, B = "0123456789abcdef" * 2, "ff" * 16
 

@@ -96,6 +96,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
         "sources": dict.fromkeys(sources, one),
         "draws": {variant: {"default": draw_of} for variant in variants},
         "removal": {source: {"host": 3, "url": 1} for source in sources},
+        "against": {variant: {"duplicate_near": {f"{run}{text}"[:255]: 7 for run in range(9)}} for variant in variants},
         "mixture": {"tokens": 40 * scale * len(sources), "max_epochs": 4.0, "variants": dict.fromkeys(variants, mixed)},
         "rules": {
             variant: {rule.name: {"signal": rule.signal, "bounds": [[rule.low, rule.high]]} for rule in _RULES}

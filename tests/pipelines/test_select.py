@@ -254,7 +254,7 @@ def test_a_mixture_takes_documents_in_the_order_of_their_draw_until_the_tokens_a
                 bound = told[source]["bound"]
                 if doc_id in lost:
                     dropped = {"verdict": "mixture", "stage": "mixture", "value": draw, "threshold": bound}
-                    assert rows[doc_id] == {**dropped, "duplicate_of": None, "split": "train"}
+                    assert rows[doc_id] == {**dropped, "duplicate_of": None, "duplicate_run": None, "split": "train"}
                     assert draw >= bound
                 else:
                     assert draw < bound

@@ -40,7 +40,7 @@ PAPERS = {
         "top_4_gram": (None, 0.16),
         **{f"duplicate_{n}_grams": (None, share) for n, share in enumerate((0.15, 0.14, 0.13, 0.12, 0.11, 0.1), 5)},
     },
-    "c4": {"lorem_ipsum": (None, 0), "curly_brackets": (None, 0), "c4_sentences": (3, None)},
+    "c4": {"lorem_ipsum": (None, 0), "curly_brackets": (None, 0), "bad_words": (None, 0), "c4_sentences": (3, None)},
     "fineweb": {"terminal_lines": (0.12, None), "duplicate_line_characters": (None, 0.1), "short_lines": (None, 0.67)},
     "code": {"longest_line": (None, 1000), "mean_line_length": (None, 100), "alphanumerics": (0.25, None)},
 }

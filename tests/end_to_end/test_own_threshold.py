@@ -1,0 +1,160 @@
+"""A source with a near-duplicate threshold of its own, through real builds.
+
+The reference is plain Python: word 5-grams as sets and Jaccard's similarity. Every pair of the corpus is either unlike (below 0.1),
+alike by the run's threshold only (0.75 to 0.85) or alike by both (above 0.93), it is asserted, so that an estimate over 512
+permutations says the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.build import build
+from pipelines.errors import UserError
+from pipelines.explain import explain, to_text
+from pipelines.recipe import parse
+from tests import corpus
+from tests.runs import ONE_WORKER, TWO_THREADS, differing, hashes
+
+RECIPE = """
+name: own
+sources:
+  books: {format: jsonl, paths: [INPUT/books.jsonl], near: {min_jaccard: 0.9}}
+  web: {format: jsonl, paths: [INPUT/web.jsonl]}
+near: {min_jaccard: 0.7, permutations: 512}
+fit: {tokenizer: {vocab_size: 300, sample_mb: 1}}
+variants: {filtered: {dedup: [near]}}
+tokens: {validation: 0}
+"""
+
+
+def _changed(text, name, every):
+    """The text with one word of `every` replaced."""
+    words = text.split(" ")
+    return " ".join(f"{name}{place}" if place % every == every // 2 else word for place, word in enumerate(words))
+
+
+def _somewhat(text, name):
+    return _changed(text, name, 48)
+
+
+def _very(text, name):
+    return _changed(text, name, 300)
+
+
+def _texts():
+    base = {f"t{n}": corpus.prose(f"t{n}", False, 70) for n in range(6)}
+    books = {"one": base["t0"], "edition": _somewhat(base["t0"], "a"), "reprint": _very(base["t0"], "b"), "other": base["t1"]}
+    books |= {"quoted": base["t2"], "copied": base["t3"]}
+    web = {"page": base["t4"], "mirror": _somewhat(base["t4"], "c"), "quoting": _somewhat(base["t2"], "d")}
+    web |= {"copying": _very(base["t3"], "e"), "alone": base["t5"]}
+    return {"books": books, "web": web}
+
+
+TEXTS = _texts()
+ALL = {(source, name): text for source, texts in TEXTS.items() for name, text in texts.items()}
+
+
+def _grams(text):
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
+
+
+GRAMS = {key: _grams(text) for key, text in ALL.items()}
+
+
+def _expected(least):
+    """The clusters, as sets of names, where two documents are alike from the stricter threshold of their sources on."""
+    clusters = {key: {key} for key in ALL}
+    for one, other in itertools.combinations(ALL, 2):
+        likeness = len(GRAMS[one] & GRAMS[other]) / len(GRAMS[one] | GRAMS[other])
+        assert likeness < 0.1 or 0.75 < likeness < 0.85 or likeness > 0.93, (one, other, likeness)
+        if likeness >= max(least[one[0]], least[other[0]]):
+            joined = clusters[one] | clusters[other]
+            for key in joined:
+                clusters[key] = joined
+    return {frozenset(found) for found in clusters.values() if len(found) > 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("own")
+    for source, texts in TEXTS.items():
+        rows = [json.dumps({"text": text, "id": name}) for name, text in texts.items()]
+        (found / f"{source}.jsonl").write_text("".join(row + "\n" for row in rows))
+    return found
+
+
+def _build(folder, name, *changes, engine=ONE_WORKER):
+    run = folder / name
+    build(parse(RECIPE.replace("INPUT", str(folder)), "own", changes), ".", str(run), engine, lambda line: None)
+    return run
+
+
+def _clusters(run):
+    found = {}
+    for source in TEXTS:
+        for path in (run / "documents" / source).rglob("*.parquet"):
+            names = pq.read_table(path, columns=["source_id"]).column(0).to_pylist()
+            table = pq.read_table(run / "clusters" / source / path.name, columns=["near_cluster"])
+            for name, cluster in zip(names, table.column(0).to_pylist(), strict=True):
+                found.setdefault(cluster, set()).add((source, name))
+    found.pop(None, None)
+    return {frozenset(members) for members in found.values()}
+
+
+def test_books_are_copies_only_from_their_own_threshold_on_and_pages_from_the_runs(folder):
+    run = _build(folder, "own", engine=TWO_THREADS)
+    assert _clusters(run) == _expected({"books": 0.9, "web": 0.7}) == {
+        frozenset([("books", "one"), ("books", "reprint")]),
+        frozenset([("web", "page"), ("web", "mirror")]),
+        frozenset([("books", "copied"), ("web", "copying")]),
+    }
+    lost = [one for one in ("books.jsonl#0", "books.jsonl#2") if "dropped at near" in to_text(explain(str(run), one)[0])]
+    (line,) = [line for line in to_text(explain(str(run), lost[0])[0]).splitlines() if "dropped at near" in line]
+    assert re.search(r"duplicate_near, 0\.9\d+ against 0\.9, in favour of", line)
+
+
+def test_without_it_the_runs_threshold_holds_for_all(folder):
+    run = _build(folder, "without", "sources.books.near=null")
+    assert _clusters(run) == _expected({"books": 0.7, "web": 0.7})
+    assert frozenset([("books", "one"), ("books", "edition"), ("books", "reprint")]) in _clusters(run)
+    _build(folder, "without")  # changed in place: clusters and decisions are redone
+    assert differing(hashes(folder / "own"), hashes(run)) == set()
+
+
+def test_another_run_is_held_against_by_the_stricter_one_too(folder):
+    """Against a run with the same pages and one other book: the book that a page there copies goes, the one it quotes does not."""
+    _write_one_book(folder)
+    first = _build(folder, "first", f"sources.books.paths=[{folder}/first.jsonl]")
+    run = _build(folder, "grown", f"against=[{first}]")
+    dropped = {
+        name: verdict
+        for path in (run / "documents" / "books").rglob("*.parquet")
+        for name, verdict in zip(
+            pq.read_table(path, columns=["source_id"]).column(0).to_pylist(),
+            pq.read_table(run / "decisions/filtered/books" / path.name, columns=["duplicate_run"]).column(0).to_pylist(),
+            strict=True,
+        )
+    }
+    assert dropped == {"one": "first", "reprint": "first", "edition": None, "other": None, "quoted": None, "copied": "first"}
+
+
+def _write_one_book(folder):
+    """A first corpus: a text that is like `one` and `reprint` by both thresholds, like `edition` by the run's only."""
+    text = _very(TEXTS["books"]["one"], "z")
+    near = {name: len(_grams(text) & GRAMS["books", name]) / len(_grams(text) | GRAMS["books", name]) for name in TEXTS["books"]}
+    assert near["one"] > 0.93
+    assert near["reprint"] > 0.93
+    assert 0.72 < near["edition"] < 0.86
+    (folder / "first.jsonl").write_text(json.dumps({"text": text, "id": "first"}) + "\n")
+
+
+def test_a_threshold_below_the_runs_is_refused():
+    with pytest.raises(UserError, match=r"sources.books.near.min_jaccard is 0.6, below near.min_jaccard \(0.7\), for"):
+        parse(RECIPE, "own", ["sources.books.near.min_jaccard=0.6"])

@@ -1,0 +1,86 @@
+"""A run to compare on, its evaluation sets, and comparisons whose runs are trained in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipe import Recipe, parse
+from pipelines.recipe_compare import Compare
+from tests import corpus
+from tests.runs import run_build
+from train.compare import jobs, runner, worker
+from train.compare.comparison import chosen_rate
+from train.compare.prepare import Comparison
+
+MODEL: dict[str, Any] = {
+    "model": {
+        "context": 32, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_head": 8, "d_ff": 24, "ffn": "geglu", "tied_embeddings": True,
+        "moe": {"experts": 4, "top_k": 2, "d_ff": 24, "ffn": "gelu", "renormalise": True, "group": 1},
+    },
+    "batch": 8,
+    "precision": "fp32",
+}  # fmt: skip
+
+# Both arms have the same steps but for the draw: what a comparison is about.
+OVERRIDES = (
+    "variants.raw={dedup: []}",
+    "variants.deduplicated={dedup: [exact, near]}",
+    "variants.unfiltered={dedup: [exact, near], default: {rules: [gopher]}}",
+    "variants.filtered={dedup: [exact, near], default: {rules: [gopher], quality: {draw: pareto, alpha: 9, keep_rate: 0.3}}}",
+    "tokens.shards=1",
+)
+
+
+def build(inputs: Path, folder: Path) -> Path:
+    """The small corpus with variants that differ in one step each."""
+    run_build(inputs, folder, OVERRIDES)
+    return folder
+
+
+def write_sets(folder: Path) -> dict[str, dict[str, Any]]:
+    """Evaluation sets of texts that no run holds: of the style that the classifier looks for, twice, and of the other one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made: dict[str, dict[str, Any]] = {}
+    for name, group, curated in (("essays", "unseen", True), ("letters", "unseen", True), ("shop", "web", False)):
+        rows = [
+            {"text": corpus.prose(f"{name} {number}", curated, sentences=6), "cluster": f"{name} {number // 2}"}
+            for number in range(20)
+        ]
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        made[name] = {"group": group, "files": [str(path)]}
+    return made
+
+
+def settings(sets: dict[str, dict[str, Any]], **changes: Any) -> Compare:
+    """A small comparison: without controls unless they are asked for."""
+    given = {"model": MODEL, "tokens": 8192, "seeds": 2, "rates": [0.01], "controls": [], "sets": sets, **changes}
+    return Compare.model_validate(given)
+
+
+def recipe(folder: Path, **changes: Any) -> Recipe:
+    """The small corpus' recipe with a section compare."""
+    text = corpus.recipe(folder)
+    return parse(text, "tiny", [*OVERRIDES, *(f"compare.{key}={json.dumps(value)}" for key, value in changes.items())])
+
+
+def train_all(made: Comparison) -> list[jobs.Job]:
+    """Runs every job of a comparison in this process, as `runner.run_jobs` does in others; returns them."""
+    primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
+    pilot = jobs.pilot(made.settings, made.tokens)
+    for job in pilot:
+        _work(made, job, primary)
+    wanted = jobs.jobs(made.contrasts, chosen_rate(made, pilot), made.tokens)
+    for job in wanted:
+        _work(made, job, primary)
+    return [*pilot, *wanted]
+
+
+def _work(made: Comparison, job: jobs.Job, primary: tuple[str, ...]) -> None:
+    if not runner.is_done(made, job):
+        folder = runner.folder_of(made, job)
+        folder.mkdir(parents=True, exist_ok=True)
+        worker.publish(folder / worker.JOB, runner.describe(made, job, primary, made.settings.seeds))
+        worker.work(folder)

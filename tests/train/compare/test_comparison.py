@@ -1,0 +1,316 @@
+"""Whole comparisons of a small run: a built-in effect is found and none is invented, interruptions change nothing, faults are told.
+
+In the small corpus a quarter of the web is written in the style of the curated source; what is judged on is written in it too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import CheckError, UserError
+from pipelines.shards import open_shard
+from tests.runs import REPOSITORY, command
+from tests.train.compare import comparisons
+from train.compare import comparison, runner
+from train.compare.documents import Run, read_rows
+from train.compare.prepare import prepare
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def compared(run, settings, **more):
+    """Trains in this process what is not done, then compares."""
+    comparisons.train_all(prepare(str(run), settings))
+    return comparison.compare(str(run), quiet, settings, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(comparable, tmp_path_factory):
+    """A comparison of five seeds with an A/A control; (folder of the run, what it told)."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("whole")
+    run = shutil.copytree(comparable, folder / "run")
+    sets = comparisons.write_sets(folder / "sets")
+    asked = comparisons.settings(sets, seeds=5, tokens=16384, controls=["random", "matched"], max_epochs=10)
+    return run, compared(run, asked)
+
+
+def test_a_built_in_effect_is_found_and_put_down_to_quality(whole):
+    found = {one["name"]: one for one in whole[1]["result"]["contrasts"]}
+    assert found["primary"]["endpoint"]["verdict"] == "better"
+    assert found["primary"]["endpoint"]["gap"] > 0.02
+    assert found["primary"]["because_of_quality"]
+    assert found["primary"]["domains"]["shop"]["gap"] < found["primary"]["domains"]["essays"]["gap"]
+
+
+def test_none_is_found_where_there_is_none(whole):
+    found = {one["name"]: one for one in whole[1]["result"]["contrasts"]}
+    assert found["aa"]["endpoint"]["verdict"] in ("equivalent", "not resolved")
+
+
+def test_the_result_can_be_recomputed_from_its_bits(whole):
+    told = json.loads((whole[0] / "comparisons" / whole[1]["result"]["id"] / "result.json").read_bytes())
+    assert told == whole[1]["result"]
+    documents, runs = told["documents"], {(run["arm"], run["seed"]): run["bits"] for run in told["runs"]}
+    finding = next(one for one in told["contrasts"] if one["name"] == "primary")["endpoint"]
+    for seed, gap in enumerate(finding["seed_gaps"], 1):
+        by_domain = []
+        for domain in ("essays", "letters"):
+            at = [n for n, one in enumerate(documents) if one["domain"] == domain and one["leaked"] is None]
+            bits = sum(runs["unfiltered", seed][n] - runs["filtered", seed][n] for n in at)
+            by_domain.append(bits / sum(documents[n]["bytes"] for n in at))
+        assert np.mean(by_domain) == pytest.approx(gap, rel=1e-9)
+
+
+def test_arms_have_equal_compute_to_the_flop(whole):
+    assert len({run["flops"] for run in whole[1]["result"]["runs"]}) == 1
+
+
+def test_no_evaluation_document_stands_in_a_pool(whole):
+    """By the tokens themselves: no whole evaluation document is a run of a pool's tokens."""
+    from train.evaluate import Encoder
+
+    run, told = whole
+    folder = run / "comparisons" / told["result"]["id"]
+    encoder = Encoder((run / "models/tokenizer.json").read_bytes(), "tokenizer.json")
+    rows = [json.loads(line) for line in (folder / "sets/documents.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 60
+    for pool in sorted((folder / "pools").iterdir()):
+        ids = open_shard(str(pool / "web")).ids.astype("<u2").tobytes()
+        for row in rows:
+            assert encoder(row["text"]).astype("<u2").tobytes() not in ids
+
+
+def test_pools_hold_the_documents_that_they_say(whole):
+    """Reference: the variants' own token shards."""
+    run, told = whole
+    folder = run / "comparisons" / told["result"]["id"] / "pools"
+    opened = Run.open(str(run))
+    for variant in ("filtered", "unfiltered"):
+        shard, pool = open_shard(str(run / f"tokens/{variant}/train/web-00000-of-00001")), open_shard(str(folder / variant / "web"))
+        assert (pool.tokens - 1) % 32 == 0
+        assert shard.tokens - pool.tokens < 32
+        assert np.array_equal(pool.ids[:-1], shard.ids[: pool.tokens - 1])
+        listed = pq.read_table(folder / variant / "documents.parquet")
+        assert listed.num_rows == len(shard) == len(read_rows(opened, variant, ["web"]))
+        assert sum(listed.column("tokens").to_pylist()) == shard.tokens
+    names = {
+        name: set(pq.read_table(folder / name / "documents.parquet").column("doc_id").to_pylist())
+        for name in ("random_draw1", "random_draw5", "unfiltered")
+    }
+    assert names["random_draw1"] < names["unfiltered"]
+    assert names["random_draw5"] < names["unfiltered"]
+    assert names["random_draw1"] != names["random_draw5"]
+
+
+def test_the_page_and_the_costs_are_written(whole):
+    folder = whole[0] / "comparisons" / whole[1]["result"]["id"]
+    assert whole[1]["result"]["verdict"] in (folder / "index.html").read_text("utf-8").replace("&#39;", "'")
+    costs = json.loads((folder / "costs.json").read_bytes())["runs"]
+    assert set(costs) == {run["job"] for run in whole[1]["result"]["runs"]}
+    assert not list(folder.glob("runs/*-s2/train/checkpoints"))
+    assert len(list(folder.glob("runs/*-s1/train/checkpoints/step-*"))) == 2
+
+
+def test_all_controls_can_be_run(run, sets):
+    controls = ["matched", "cut", "glam", "sweep", "rates", "doubled"]
+    asked = comparisons.settings(
+        sets, seeds=1, tokens=2048, rates=[0.005, 0.01], controls=controls, sweep=[4], ladder=["raw", "deduplicated"]
+    )
+    told = compared(run, asked)["result"]
+    assert [one["name"] for one in told["contrasts"]] == [
+        "primary", "matched", "sources", "cut", "glam", "sweep_4", "sweep_4_matched", "ladder_deduplicated", "ladder_unfiltered",
+        "rate_half", "rate_twice", "doubled",
+    ]  # fmt: skip
+    assert {one["name"]: one["steps"] for one in told["contrasts"] if one["name"].startswith("ladder")} == {
+        "ladder_deduplicated": ["exact", "near"],
+        "ladder_unfiltered": ["rules"],
+    }
+    losses = {one["rate"]: one["loss"] for one in told["rate"]["pilot"]}
+    assert len(losses) > 2  # the best of two is at an end: the pilot goes on
+    assert told["rate"]["chosen"] == min(losses, key=losses.__getitem__)
+    assert {run["tokens"] for run in told["runs"] if run["arm"].endswith("_doubled")} == {4096}
+
+
+def test_glams_mixture_has_the_same_curated_documents_at_the_same_places(run, sets):
+    from train.corpus import open_corpus
+    from train.data import TrainingData
+
+    made = prepare(str(run), comparisons.settings(sets, controls=["glam"]))
+    blends = [str(made.folder / "pools" / arm / "glam.json") for arm in ("filtered", "unfiltered")]
+    data = [TrainingData.of(open_corpus(blend, made.tokenizer), 3, 32) for blend in blends]
+    places = range(400)
+    chosen = [[one.blend.at(place) for place in places] for one in data]
+    pairs = [zip(places, some, strict=True) for some in chosen]
+    curated = [[(place, found.sequence) for place, found in some if found.part == 1] for some in pairs]
+    assert curated[0] == curated[1]
+    assert len(curated[0]) == 232  # 58 % of 400
+    files = [one.corpus.train[1].file for one in data]
+    assert os.path.samefile(files[0].prefix + ".bin", files[1].prefix + ".bin")
+
+
+def test_a_comparison_that_is_killed_and_goes_on_gives_the_same_result(run, sets, tmp_path):
+    """Reference: the same comparison in one piece, in this process."""
+    import shutil
+
+    other = shutil.copytree(run, tmp_path / "other")
+    asked = {"sets": sets, "seeds": 1, "tokens": 16384, "controls": [], "rates": [0.01], "max_epochs": 10}
+    asked["model"] = comparisons.MODEL
+    reference = compared(other, comparisons.settings(**asked))["result"]
+    recipe = tmp_path / "recipe.yaml"
+    from pipelines.recipe import dump
+
+    recipe.write_text(dump(comparisons.recipe(tmp_path, **asked)), "utf-8")
+    arguments = ["compare", str(run), "--recipe", str(recipe), "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *arguments], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    _until(lambda: list(run.glob("comparisons/*/runs/*/train/checkpoints/step-00000012")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _until(lambda: not _workers(run))  # they end with it
+    done = command(arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"] == reference
+    assert (run / "comparisons" / reference["id"] / "result.json").read_bytes() == (
+        other / "comparisons" / reference["id"] / "result.json"
+    ).read_bytes()
+
+
+def _until(holds, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _workers(run) -> list[int]:
+    found = []
+    for path in os.listdir("/proc"):
+        if path.isdigit():
+            try:
+                said = Path(f"/proc/{path}/cmdline").read_bytes().decode()
+            except OSError:
+                continue
+            if "train.compare.worker" in said and str(run) in said:
+                found.append(int(path))
+    return found
+
+
+def test_a_budget_that_is_over_leaves_a_valid_smaller_result(run, sets):
+    asked = comparisons.settings(sets, seeds=3)
+    made = prepare(str(run), asked)
+    told = comparison.compare(str(run), quiet, asked, budget=0.001)
+    assert not told["complete"]
+    assert told["result"]["contrasts"] == []
+    assert told["result"]["verdict"] == "no pair of runs is finished"
+    comparisons.train_all(made)
+    assert comparison.compare(str(run), quiet, asked, budget=0.001)["complete"]
+
+
+def test_a_run_that_fails_is_named_with_its_reason(run, sets):
+    asked = comparisons.settings(sets, seeds=1)
+    made = prepare(str(run), asked)
+    (made.folder / "pools" / "filtered" / "web.bin").write_bytes(b"\xff" * made.pools["filtered"].tokens * 2)
+    with pytest.raises(CheckError, match=r"runs/filtered-s1: the run failed: .*web\.bin"):
+        runner.run_jobs(made, [(job, runner.describe(made, job, (), 1)) for job in _first_jobs(made)], 1, None, quiet)
+
+
+def _first_jobs(made):
+    from train.compare import jobs
+
+    return jobs.jobs(made.contrasts, 0.01, made.tokens)[:1]
+
+
+# -- bad input: one line before any training ----------------------------------------------------------------------------------
+
+
+def test_variants_of_different_tokenizers(run, sets, inputs, tmp_path):
+    from tests.runs import run_build
+
+    run_build(inputs, tmp_path / "other", (*comparisons.OVERRIDES, "fit.tokenizer.vocab_size=500"))
+    asked = comparisons.settings(sets, arms=["filtered", f"{tmp_path}/other:unfiltered"])
+    message = r"other:unfiltered was made with another tokenizer than .*; build it with fit\.tokenizer\.file"
+    with pytest.raises(UserError, match=message):
+        prepare(str(run), asked)
+
+
+def test_an_evaluation_set_that_decontamination_empties(run, tmp_path):
+    text = next(iter(_texts(run)))
+    (tmp_path / "leaked.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    asked = comparisons.settings({"leaked": {"group": "unseen", "files": [str(tmp_path / "leaked.jsonl")]}})
+    with pytest.raises(UserError, match=r"compare\.sets\.leaked: all 1 documents leak into what the arms may learn from"):
+        prepare(str(run), asked)
+
+
+def _texts(run):
+    for line in (json.loads(line) for line in _web_lines(run)):
+        yield line["text"]
+
+
+def _web_lines(run):
+    plan = json.loads((run / "plan.json").read_bytes())
+    urls = [one["url"] for task in plan["tasks"] if task["source"] == "wiki" for one in task["inputs"]]
+    for url in urls:
+        yield from (line for line in Path(url.removeprefix("file://")).read_text().splitlines() if line.strip())
+
+
+def test_a_pool_that_is_too_small(run, sets):
+    message = r"compare\.tokens: 1,048,576 tokens go \d+\.\d times through the [\d,]+ of filtered, 4 allowed"
+    with pytest.raises(UserError, match=message):
+        prepare(str(run), comparisons.settings(sets, tokens=1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": 10}, r"compare\.tokens: 10 is less than one step of 256"),
+        ({"second": ["wiki"], "controls": ["second"]}, r"compare\.second: 'wiki' is a source of the first classifier"),
+        ({"arms": ["raw", "unfiltered"]}, r"compare\.web is missing: raw draws no source by quality"),
+        ({"model": {"preset": "glam-tiny", "seed": 3}}, r"compare\.model\.seed: a comparison sets it itself"),
+        ({"model": {"preset": "glam-tinny"}}, r"glam-tinny"),
+        ({"tasks": {"folder": "nowhere", "names": ["copa"]}}, r"nowhere/copa\.jsonl"),
+        ({"arms": ["filtered", "/nowhere:unfiltered"]}, r"/nowhere: no complete run"),
+    ],
+)
+def test_settings_that_do_not_fit(run, sets, changes, message):
+    asked = comparisons.settings(sets, **changes)
+    with pytest.raises(UserError, match=message):
+        prepare(str(run), asked)
+    assert not list(run.glob("comparisons/*/runs"))
+
+
+def test_the_default_comparison_judges_on_what_was_held_out(run):
+    from train.compare.defaults import default_compare
+
+    found = default_compare(Run.open(str(run)))
+    assert {name: one.group for name, one in found.sets.items()} == {"web": "web", "wiki": "positives"}
+    assert found.endpoint == "positives"
+
+
+def test_the_command_prints_its_plan_first(run, sets, tmp_path):
+    from pipelines.recipe import dump
+
+    recipe = tmp_path / "recipe.yaml"
+    asked = {"sets": sets, "seeds": 2, "tokens": 4096, "rates": [0.01], "model": comparisons.MODEL, "controls": ["matched"]}
+    recipe.write_text(dump(comparisons.recipe(tmp_path, **asked)), "utf-8")
+    found = command(["compare", str(run), "--recipe", str(recipe), "--plan"])
+    assert found.returncode == 0, found.stderr
+    assert "primary endpoint: essays, letters, equal weight each" in found.stdout
+    assert "6 runs, 0 of them done; 24,576 tokens to train" in found.stdout
+    assert max(len(line) for line in found.stdout.splitlines() if str(run) not in line) <= 100
+    assert not list(run.glob("comparisons/*/runs"))
