@@ -30,6 +30,7 @@ PERPLEXITY_CARD = "models/perplexity.json"
 EVALUATIONS = "models/evaluations.safetensors"
 TERMS = "models/terms.safetensors"
 BAD_WORDS = "models/bad_words.json"
+REFERENCES = "models/references.bin"
 
 Hashes = tuple[str | None, ...]
 

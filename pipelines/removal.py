@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from pipelines.errors import UserError
 from pipelines.parts import Part
 from pipelines.store import Store, canonical_json, read_columns, stage_key
+from pipelines.urls import plain_host
 
 VERSION = 1
 KINDS = ("doc_id", "url", "host", "content")

@@ -112,7 +112,24 @@ def read(
 ) -> Iterator[Record | Reject]:
     """The records of one dump."""
     parser = _Parser(limits.record_bytes)
-    number = 0
+    for number, page in enumerate(_pages(source_input, parser)):
+        locator = f"{source_input.path}#{number}"
+        if isinstance(page, _Page):
+            yield _judged(locator, page, parser, limits)
+        else:
+            yield Reject(locator, RejectReason.CORRUPT_CONTAINER, str(page), unknown_rest=True)
+
+
+def markups(source_input: Input, limits: Limits) -> Iterator[str]:
+    """The markup of every page that becomes a document, in order, as far as the dump can be read."""
+    parser = _Parser(limits.record_bytes)
+    for page in _pages(source_input, parser):
+        if isinstance(page, _Page) and _refusal(page, parser, limits) is None:
+            yield page.values["text"]
+
+
+def _pages(source_input: Input, parser: _Parser) -> Iterator[_Page | Exception]:
+    """The pages of a dump in order, and last what ended it before its end."""
     with open_input(source_input.url) as raw:
         damage: Exception | None = None
         stream = decompressed(raw)
@@ -124,29 +141,33 @@ def read(
             except (CorruptInput, expat.ExpatError, LookupError, ValueError) as error:  # the last two: of an encoding
                 damage = error
             while parser.pages:
-                yield _judged(f"{source_input.path}#{number}", parser.pages.popleft(), parser, limits)
-                number += 1
+                yield parser.pages.popleft()
             if damage is None and not block:
                 return
-    yield Reject(f"{source_input.path}#{number}", RejectReason.CORRUPT_CONTAINER, str(damage), unknown_rest=True)
+    yield damage
+
+
+def _refusal(page: _Page, parser: _Parser, limits: Limits) -> tuple[RejectReason, str] | None:
+    """Why a page is no document; None for an article."""
+    title, markup = page.values.get("title", ""), page.values.get("text")
+    if page.size > limits.record_bytes:
+        return RejectReason.TOO_LARGE, f"{page.size} bytes"
+    if page.values.get("ns", "0") != "0":
+        return RejectReason.NOT_AN_ARTICLE, short(title)
+    if page.redirect or (markup is not None and is_redirect(markup, parser.language)):
+        return RejectReason.REDIRECT, short(title)
+    if markup is None:
+        return RejectReason.MISSING_TEXT, short(title)
+    if is_disambiguation(title, without_comments(markup), parser.language):
+        return RejectReason.NOT_AN_ARTICLE, short(f"disambiguation: {title}")
+    return None
 
 
 def _judged(locator: str, page: _Page, parser: _Parser, limits: Limits) -> Record | Reject:
-    values = page.values
-    title = values.get("title", "")
-    if page.size > limits.record_bytes:
-        return Reject(locator, RejectReason.TOO_LARGE, f"{page.size} bytes")
-    if values.get("ns", "0") != "0":
-        return Reject(locator, RejectReason.NOT_AN_ARTICLE, short(title))
-    markup = values.get("text")
-    if page.redirect or (markup is not None and is_redirect(markup, parser.language)):
-        return Reject(locator, RejectReason.REDIRECT, short(title))
-    if markup is None:
-        return Reject(locator, RejectReason.MISSING_TEXT, short(title))
-    if is_disambiguation(title, without_comments(markup), parser.language):
-        return Reject(locator, RejectReason.NOT_AN_ARTICLE, short(f"disambiguation: {title}"))
-    names = edition(parser.language)
-    text = plain_text(markup, names.files | names.categories | parser.file_names)
+    if (refused := _refusal(page, parser, limits)) is not None:
+        return Reject(locator, *refused)
+    values, names = page.values, edition(parser.language)
+    text, title = plain_text(values["text"], names.files | names.categories | parser.file_names), values.get("title", "")
     return Record(locator, text, values.get("id"), _url(parser.base, title), title or None, values.get("timestamp"))
 
 

@@ -495,7 +495,7 @@ def test_a_run_that_changes_while_it_is_read(folder, first, second, tmp_path, mo
     ("given", "said"),
     [
         ("runs/first", "against: Input should be a valid list"),
-        ("[{run: a, vaiant: b}]", "unknown key against.0.varriant; did you mean 'variant'?"),
+        ("[{run: a, variantx: b}]", "unknown key against.0.variantx; did you mean 'variant'?"),
         ("[{variant: b}]", "the key against.0.run is missing"),
         ("[3]", "against.0: "),
     ],

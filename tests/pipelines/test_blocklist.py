@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import blocklist
-from pipelines.blocklist import Blocklist, parse_entry, plain_host, plain_path, read_entries
+from pipelines.blocklist import Blocklist, parse_entry, read_entries
 from pipelines.errors import UserError
 from pipelines.recipe import parse
+from pipelines.urls import plain_host, plain_path
 
 
 def _listed(folder, *lines):

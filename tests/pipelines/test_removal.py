@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import removal
-from pipelines.blocklist import plain_host
 from pipelines.errors import UserError
 from pipelines.removal import Removal, is_below, load, match, parse
+from pipelines.urls import plain_host
 
 A, B = "0123456789abcdef" * 2, "ff" * 16
 
