@@ -50,7 +50,7 @@ def compare(
         loaded, base = load(recipe)
         settings = loaded.compare
         if settings is None:
-            raise UserError(f"{recipe}: has no section compare; see docs/recipe.md")
+            raise UserError(f"{recipe}: has no section compare; see docs/comparison.md")
     seconds = None if budget is None else duration(budget)
     found = comparison.compare(folder, _say(as_json), settings, base, seconds, plan, processes)
     if as_json:

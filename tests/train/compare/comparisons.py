@@ -34,8 +34,11 @@ OVERRIDES = (
 
 
 def build(inputs: Path, folder: Path) -> Path:
-    """The small corpus with variants that differ in one step each."""
-    run_build(inputs, folder, OVERRIDES)
+    """The small corpus with variants that differ in one step each, and a source that the classifier does not learn from."""
+    books = folder.parent / "books.jsonl"
+    rows = [{"id": str(n), "text": corpus.prose(f"book {n}", True, sentences=20)} for n in range(40)]
+    books.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    run_build(inputs, folder, (*OVERRIDES, f"sources.books={{format: jsonl, paths: [{books}]}}"))
     return folder
 
 

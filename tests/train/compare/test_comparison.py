@@ -126,14 +126,13 @@ def test_the_page_and_the_costs_are_written(whole):
 
 
 def test_all_controls_can_be_run(run, sets):
-    controls = ["matched", "cut", "glam", "sweep", "rates", "doubled"]
-    asked = comparisons.settings(
-        sets, seeds=1, tokens=2048, rates=[0.005, 0.01], controls=controls, sweep=[4], ladder=["raw", "deduplicated"]
-    )
+    controls = ["matched", "cut", "second", "glam", "sweep", "rates", "doubled"]
+    more = {"controls": controls, "second": ["books"], "sweep": [4], "ladder": ["raw", "deduplicated"]}
+    asked = comparisons.settings(sets, seeds=1, tokens=2048, rates=[0.005, 0.01], **more)
     told = compared(run, asked)["result"]
     assert [one["name"] for one in told["contrasts"]] == [
-        "primary", "matched", "sources", "cut", "glam", "sweep_4", "sweep_4_matched", "ladder_deduplicated", "ladder_unfiltered",
-        "rate_half", "rate_twice", "doubled",
+        "primary", "matched", "sources", "cut", "second", "positives", "glam", "sweep_4", "sweep_4_matched", "ladder_deduplicated",
+        "ladder_unfiltered", "rate_half", "rate_twice", "doubled",
     ]  # fmt: skip
     assert {one["name"]: one["steps"] for one in told["contrasts"] if one["name"].startswith("ladder")} == {
         "ladder_deduplicated": ["exact", "near"],
