@@ -4,6 +4,7 @@
     extract   records -> documents/ and rejects/
     cluster   hashes -> clusters/: exact, near, repeated paragraphs
     match     hashes of this run and of those that it is held against -> against/: copies of what they keep
+    cite      wiki dumps -> references/: the URLs that they cite, where the classifier learns from them
     fit       a sample without duplicates and without held-out text -> models/
     annotate  documents + clusters + models -> signals/
     select    signals + clusters -> decisions/<variant>/
@@ -38,6 +39,7 @@ from pipelines import (
     match,
     models,
     packages,
+    references,
     removal,
     select,
     select_settings,
@@ -126,6 +128,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
         _remove(job, parts, listed)
         _cluster(job, parts)
         _match(job, parts, earlier)
+        _cite(job, plan)
         _fit(job, parts, language_model, given, lists)
         _annotate(job, parts)
         _select(job, parts)
@@ -198,6 +201,20 @@ def _match(job: _Build, parts: tuple[Part, ...], earlier: tuple[against.Earlier,
         for part in parts:
             store.begin(against.path(part))  # what was found is not what its key says
         raise
+
+
+def _cite(job: _Build, plan: Plan) -> None:
+    store, recipe = job.store, job.recipe
+    tasks, stale = references.tasks_of(recipe, plan), references.stale_tasks(store, recipe, plan)
+    if tasks:
+        job.stage(
+            "cite",
+            len(stale),
+            len(tasks),
+            lambda pipeline: references.wire(pipeline, store, recipe, stale),
+            lambda: sum(store.sidecar(references.task_path(task)) is not None for task in stale),
+        )
+    references.publish(store, recipe, plan)
 
 
 def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None, lists: GivenLists) -> None:

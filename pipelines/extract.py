@@ -28,7 +28,7 @@ from pipelines.plan import Plan, Task
 from pipelines.recipe import Recipe
 from pipelines.records import Limits, Record, Reject, short
 from pipelines.schema import DOCUMENTS, REJECTS, RejectReason, doc_id
-from pipelines.sources import SourceOptions, reader
+from pipelines.sources import SourceOptions, check_unchanged, reader
 from pipelines.store import HashingFile, Store, TableWriter, stage_key
 from quality import c4
 
@@ -200,6 +200,7 @@ def _read(store: Store, task: Task, settings: Settings) -> Iterator[Record | Rej
     for source_input in task.inputs:
         for item in read(source_input, options, settings.limits, task.span):
             yield item if options.blocked is None else _unblocked(item, options.blocked)
+        check_unchanged(source_input, settings.format)
 
 
 def _unblocked(item: Record | Reject, blocked: Callable[[str], str | None]) -> Record | Reject:

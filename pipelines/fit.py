@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines import bpe, models, removal
+from pipelines import bpe, fit_references, models, references, removal
 from pipelines.beam_parts import Each, spread
 from pipelines.cluster_parts import id_bytes, ids_or, part_ids
 from pipelines.dedup.paragraphs import without
@@ -40,6 +40,8 @@ SAMPLE = pa.schema(
         pa.field("for_quality", pa.bool_(), nullable=False),
         pa.field("for_tokenizer", pa.bool_(), nullable=False),
         pa.field("for_perplexity", pa.bool_(), nullable=False),
+        pa.field("url", pa.string()),  # of the classes of the reference classifier; null otherwise
+        pa.field("cited", pa.bool_(), nullable=False),
     ]
 )
 
@@ -60,6 +62,7 @@ class SampleSettings:
     seed: int
     validation: float
     masked: frozenset[str]  # sources
+    by_citation: frozenset[str]  # sources whose documents are of one class or the other by what is cited
 
 
 def shares(recipe: Recipe, parts: Sequence[Part]) -> dict[str, Shares]:
@@ -87,14 +90,22 @@ def shares(recipe: Recipe, parts: Sequence[Part]) -> dict[str, Shares]:
 
 def sample_key(store: Store, recipe: Recipe, part: Part, share: Shares) -> str:
     clusters = content_of(store, [part.path("clusters")])
-    mask = recipe.sources[part.source].mask
-    parameters = [share.quality, share.tokenizer, share.perplexity, mask, recipe.seed, recipe.tokens.validation]
+    mask, cited = recipe.sources[part.source].mask, part.source in _by_citation(recipe) and references.digest(store, recipe)
+    parameters = [share.quality, share.tokenizer, share.perplexity, mask, cited, recipe.seed, recipe.tokens.validation]
     return stage_key("sample", VERSION, parameters, [part.sha256, clusters, *removal.content(store, [part])])
 
 
-def sample_part(store: Store, part: Part, share: Shares, settings: SampleSettings, key: str) -> None:
-    """Publishes the sampled documents of a part as they will be written: see `annotate`."""
-    path = part.path("samples")
+def _by_citation(recipe: Recipe) -> frozenset[str]:
+    chosen = recipe.fit.quality
+    return frozenset(chosen.web if chosen is not None and chosen.cited_in else [])
+
+
+def sample_part(store: Store, part: Part, share: Shares, settings: SampleSettings, key: str, keys: np.ndarray) -> None:
+    """Publishes the sampled documents of a part as they will be written: see `annotate`. keys: uint64 [n], what wikis cite.
+
+    Of a source whose classes are told by citation, every cited document is sampled; its sidecar counts all that are cited.
+    """
+    path, cited = part.path("samples"), 0
     store.begin(path)
     with (
         reading_table(store, part.path("documents")) as documents,
@@ -104,18 +115,24 @@ def sample_part(store: Store, part: Part, share: Shares, settings: SampleSetting
         writer = TableWriter(sink, SAMPLE)
         removed = removal.removed(store, part)
         for group in range(documents.num_row_groups):
-            found = documents.read_row_group(group, ["doc_id", "text"], use_threads=False)
+            found = documents.read_row_group(group, ["doc_id", "text", "url"], use_threads=False)
+            if part.source not in settings.by_citation:
+                found = found.set_column(2, SAMPLE.field("url"), pa.nulls(len(found), pa.string()))
+            are_cited = references.are_cited(keys, found.column("url").to_pylist())
+            cited += int(are_cited.sum())
             there, removed = ~removed[: len(found)], removed[len(found) :]
-            batch = _sampled(found, clusters.read_row_group(group, use_threads=False), there, share, settings)
+            batch = _sampled(found, clusters.read_row_group(group, use_threads=False), there, share, settings, are_cited)
             texts = batch.column("text")
             masked = pii.mask(texts) if part.source in settings.masked else texts
             writer.write(batch.set_column(1, SAMPLE.field("text"), masked))
         writer.close()
     assert sink.result is not None
-    store.finish(sink.result, key, rows=writer.rows)
+    store.finish(sink.result, key, rows=writer.rows, cited=cited)
 
 
-def _sampled(found: pa.Table, clusters: pa.Table, there: np.ndarray, share: Shares, settings: SampleSettings) -> pa.RecordBatch:
+def _sampled(
+    found: pa.Table, clusters: pa.Table, there: np.ndarray, share: Shares, settings: SampleSettings, cited: np.ndarray
+) -> pa.RecordBatch:
     seed = settings.seed
     own = np.stack(part_ids(found.column("doc_id")), axis=1)
     exact = ids_or(clusters.column("exact_cluster"), own)
@@ -123,14 +140,13 @@ def _sampled(found: pa.Table, clusters: pa.Table, there: np.ndarray, share: Shar
     alone = (exact == own).all(axis=1) & (near == own).all(axis=1)
     eligible = there & alone & ~splits(id_bytes(ids_or(clusters.column("near_cluster"), exact)), seed, settings.validation)
     ids = id_bytes(own)
-    for_quality = eligible & (sampling.uniform(ids, seed, "fit quality") < share.quality)
+    for_quality = eligible & (cited | (sampling.uniform(ids, seed, "fit quality") < share.quality))
     for_tokenizer = eligible & (sampling.uniform(ids, seed, "fit tokenizer") < share.tokenizer)
     for_perplexity = eligible & (sampling.uniform(ids, seed, "fit perplexity") < share.perplexity)
     purposes = [for_quality, for_tokenizer, for_perplexity]
-    texts = without(
-        found.column("text").combine_chunks(), clusters.column("dropped_paragraphs").combine_chunks()
-    )
-    columns = [found.column("doc_id").combine_chunks(), texts, *map(pa.array, purposes)]
+    doc_ids, texts, urls = (found.column(name).combine_chunks() for name in ("doc_id", "text", "url"))
+    texts = without(texts, clusters.column("dropped_paragraphs").combine_chunks())
+    columns = [doc_ids, texts, *map(pa.array, purposes), urls, pa.array(cited)]
     return pa.RecordBatch.from_arrays(columns, schema=SAMPLE).filter(pa.array(np.logical_or.reduce(purposes)))
 
 
@@ -196,13 +212,18 @@ def _fit_quality(store: Store, recipe: Recipe, parts: Sequence[Part], samples: l
     def examples(names: Sequence[str], curated: bool) -> list[classifier_fit.Example]:
         return [_example(store, [part for part in parts if part.source == name], name, curated) for name in names]
 
-    training = examples(chosen.curated, True) + examples(chosen.web, False)
+    cited: dict[str, Any] = {}
+    if chosen.cited_in:
+        training, found = fit_references.examples(store, recipe, parts)
+        cited = {"references": found}
+    else:
+        training = examples(chosen.curated, True) + examples(chosen.web, False)
+        for example in training:
+            if len(example.texts) == 0:
+                raise UserError(f"fit.quality: the source {example.source!r} has no document to learn from")
     judging = examples(chosen.judge_curated, True) + examples(chosen.judge_web, False)
-    for example in training:
-        if len(example.texts) == 0:
-            raise UserError(f"fit.quality: the source {example.source!r} has no document to learn from")
     fitted = classifier_fit.fit(training, judging, classifier_fit.FitSettings(seed=recipe.seed))
-    files = classifier.save(fitted)
+    files = classifier.save(replace(fitted, metrics={**fitted.metrics, **cited}))
     _publish(store, models.QUALITY_CARD, files["quality.json"], key)
     _publish(store, models.QUALITY, files["quality.safetensors"], key)
 
@@ -280,7 +301,8 @@ class _SampleWorker:
     settings: SampleSettings
 
     def start(self) -> Callable[[Any], None]:
-        return lambda e: sample_part(self.store, e[0], e[1], self.settings, e[2])
+        keys = references.load(self.store) if self.settings.by_citation else np.zeros(0, np.uint64)
+        return lambda e: sample_part(self.store, e[0], e[1], self.settings, e[2], keys)
 
 
 def stale_samples(store: Store, recipe: Recipe, parts: Sequence[Part]) -> list[tuple[Part, Shares, str]]:
@@ -295,5 +317,5 @@ def wire(
 ) -> None:
     """documents/ + clusters/ -> samples/"""
     masked = frozenset(name for name, source in recipe.sources.items() if source.mask)
-    worker = _SampleWorker(store, SampleSettings(recipe.seed, recipe.tokens.validation, masked))
+    worker = _SampleWorker(store, SampleSettings(recipe.seed, recipe.tokens.validation, masked, _by_citation(recipe)))
     spread(pipeline, "Parts", stale) | "Sample" >> beam.ParDo(Each(worker))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import against, blocklist, index, mixture, models, removal
+from pipelines import against, blocklist, index, mixture, models, references, removal
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
@@ -71,7 +71,8 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     paths += [removal.path(part) for part in parts]
     paths += [against.path(part) for part in parts]
     paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
-    paths += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS]
+    paths += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS, models.REFERENCES]
+    paths += [references.task_path(task) for task in references.tasks_of(recipe, plan)]
     paths += [blocklist.path(source) for source in recipe.sources]
     for variant in recipe.variants:
         for shard in list_shards(recipe, ()):

@@ -13,12 +13,14 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from pipelines import path_lists, remote
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe, Source
 from pipelines.records import Input, Span
@@ -26,7 +28,8 @@ from pipelines.sources import scan
 
 _PACK_OVERHEAD = 4096  # what opening one more input costs, in bytes; keeps packs of empty files finite
 _PACK_CAP = 4  # a pack is closed at this many times the target, boundary or not
-_WILDCARD = re.compile(r"[*?\[]")
+_WILDCARD, _WEB_WILDCARD = re.compile(r"[*?\[]"), re.compile(r"[*\[]")
+_ASKED = 8  # inputs that are hashed, or whose store is asked, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,9 @@ def _tasks(name: str, source: Source, target: int, base: str, scanned: Callable[
             tasks.append(Task(name, _task_name(pack[0].path), tuple(pack)))
         pack, pack_size = [], 0
 
-    for path, url in sorted(_locate(name, source, base).items()):
-        size, sha256, spans = scanned(url, source.format, target)
+    located = sorted(_locate(name, source, base).items())
+    scans = _scans([url for _, url in located], source.format, target, scanned)
+    for (path, url), (size, sha256, spans) in zip(located, scans, strict=True):
         found = Input(path, url, size, sha256)
         if len(spans) > 1:
             close()
@@ -88,6 +92,14 @@ def _tasks(name: str, source: Source, target: int, base: str, scanned: Callable[
         pack_size += size + _PACK_OVERHEAD
     close()
     return sorted(tasks, key=lambda task: task.name)
+
+
+def _scans(urls: Sequence[str], kind: str, target: int, scanned: Callable[..., Any]) -> list[Any]:
+    """What `scanned` says of every input, in order. A crawl of 90,000 files on a web server is a request for each."""
+    if kind == "datasets":
+        return [scanned(url, kind, target) for url in urls]
+    with ThreadPoolExecutor(_ASKED) as pool:
+        return list(pool.map(lambda url: scanned(url, kind, target), urls))
 
 
 def _opens_pack(path: str, size: int, target: int) -> bool:
@@ -122,25 +134,68 @@ def _expand(name: str, source: Source, pattern: str, base: str) -> Iterator[tupl
     if pattern.startswith("hf://"):
         yield pattern.removeprefix("hf://"), pattern
         return
-    located = pattern if "://" in pattern or pattern.startswith("/") else posixpath.join(base, pattern)
-    filesystem, path = fsspec.core.url_to_fs(located)
+    if pattern.startswith(path_lists.MARK):
+        yield from _listed(name, source, pattern, base)
+        return
+    located = _located(pattern, base)
+    filesystem, path = remote.filesystem_of(located)
     root = _root(source, filesystem, path, base)
-    matches = filesystem.glob(path) if _WILDCARD.search(path) else ([path] if filesystem.exists(path) else [])
-    if source.format != "datasets":
-        matches = [match for match in matches if not filesystem.isdir(match)]
+    matches = _matches(source, filesystem, path, located)
     if not matches:
         raise UserError(f"sources.{name}: no input at {pattern}; mend sources.{name}.paths")
     for match in matches:
-        if not match.startswith(root):
-            raise UserError(f"sources.{name}: {match} does not lie below root {root}; mend sources.{name}.root")
-        yield match[len(root) :].lstrip("/"), filesystem.unstrip_protocol(match)
+        yield _below(name, match, root), filesystem.unstrip_protocol(match)
+
+
+def _located(path: str, base: str) -> str:
+    return path if path_lists.is_absolute(path) else posixpath.join(base, path)
+
+
+def _matches(source: Source, filesystem: Any, path: str, located: str) -> list[str]:
+    """The files, and for datasets folders, that a path names or its wildcards match."""
+    folders = source.format == "datasets"
+    if remote.is_local(located):
+        found = filesystem.glob(path) if _WILDCARD.search(path) else ([path] if filesystem.exists(path) else [])
+        return [match for match in found if folders or not filesystem.isdir(match)]
+    # A remote one is never asked whether it is a folder: of a web server that reads the whole of it.
+    if _wildcard(located).search(path):
+        listed = remote.listing(located)
+        return [match for match, facts in listed.items() if folders or facts["type"] != "directory"]
+    return [path] if folders or remote.facts(located)["type"] != "directory" else []
+
+
+def _listed(name: str, source: Source, pattern: str, base: str) -> Iterator[tuple[str, str]]:
+    """The inputs that a path list names. Whether a remote one is there is seen when it is asked for its size."""
+    url = _located(pattern.removeprefix(path_lists.MARK), base)
+    given = None if source.root is None else _located(source.root, base)
+    try:
+        for number, entry in path_lists.entries(url, given):
+            filesystem, path = remote.filesystem_of(entry)
+            if isinstance(filesystem, LocalFileSystem) and not filesystem.isfile(path):
+                raise UserError(f"{url}: line {number}: no input at {entry}; mend the list, or the root that it starts from")
+            root = str(filesystem._strip_protocol(given or url.rpartition("/")[0])).rstrip("/") + "/"
+            yield _below(name, path, root), filesystem.unstrip_protocol(path)
+    except UserError as error:
+        said = str(error)
+        raise UserError(said if said.startswith("sources.") else f"sources.{name}.paths: {said}") from error
+
+
+def _below(name: str, path: str, root: str) -> str:
+    """A path relative to the root."""
+    if not path.startswith(root):
+        raise UserError(f"sources.{name}: {path} does not lie below root {root}; mend sources.{name}.root")
+    return path[len(root) :].lstrip("/")
+
+
+def _wildcard(located: str) -> re.Pattern[str]:
+    """What makes a path a pattern: in a web address a ? begins the query."""
+    return _WEB_WILDCARD if located.startswith(("http://", "https://")) else _WILDCARD
 
 
 def _root(source: Source, filesystem: Any, path: str, base: str) -> str:
     """The folder that relative paths start from, with a slash at its end."""
     if source.root is not None:
-        given = source.root if "://" in source.root or source.root.startswith("/") else posixpath.join(base, source.root)
-        return str(filesystem._strip_protocol(given)).rstrip("/") + "/"
-    wildcard = _WILDCARD.search(path)
+        return str(filesystem._strip_protocol(_located(source.root, base))).rstrip("/") + "/"
+    wildcard = _wildcard(path).search(path)
     prefix = path[: wildcard.start()] if wildcard else path
     return prefix[: prefix.rfind("/") + 1]

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
+from pipelines import remote
 from pipelines.errors import UserError
 
 _BLOCK = 1 << 20  # what is read of a file at a time
@@ -46,10 +47,12 @@ class Readable(Protocol):
 
 
 def open_input(url: str) -> BinaryIO:
-    """The raw bytes behind a URL or path. A missing one is a UserError."""
+    """The raw bytes behind a URL or path. A missing one is a UserError, and so is what goes wrong on the way from a remote one."""
+    if not remote.is_local(url):
+        return remote.open_remote(url)
     try:
         return fsspec.open(url, "rb").open()
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{url}: cannot be opened ({' '.join(str(error).split())}); mend the recipe's paths") from error
 
 

@@ -103,13 +103,23 @@ class Near(Strict):
 
 
 class QualityFit(Strict):
-    """GLaM's classifier: curated sources against web sources; `judge` sources only measure it."""
+    """GLaM's classifier: curated sources against web sources; `judge` sources only measure it.
 
-    curated: Annotated[list[str], Field(min_length=1)]
+    With `cited_in`, LLaMA's: documents of the web sources whose URL these wikis cite against the others.
+    """
+
+    curated: list[str] = []
+    cited_in: list[str] = []
     web: Annotated[list[str], Field(min_length=1)]
     judge_curated: list[str] = []
     judge_web: list[str] = []
     sample_mb: Annotated[float, Field(gt=0)] = 200.0  # text per class
+
+    @pydantic.model_validator(mode="after")
+    def _one_class(self) -> QualityFit:
+        if bool(self.curated) == bool(self.cited_in):
+            raise ValueError("give either curated or cited_in: sources of good text, or wikis whose citations tell it")
+        return self
 
 
 class PerplexityFit(Strict):
@@ -270,6 +280,10 @@ class Recipe(Strict):
                     if name in seen:
                         raise ValueError(f"the source {name!r} stands under {seen[name]} and {role}; a source has one role")
                     seen[name] = role
+            known(quality.cited_in, "fit.quality.cited_in")
+            for name in quality.cited_in:
+                if self.sources[name].format != "mediawiki":
+                    raise ValueError(f"fit.quality.cited_in names {name!r}, no mediawiki source: only a dump says what it cites")
         if self.fit.perplexity is not None:
             known(self.fit.perplexity.sources, "fit.perplexity.sources")
         if self.mixture is not None:
@@ -298,11 +312,12 @@ class Recipe(Strict):
     def policy(self, variant: str, source: str) -> Policy:
         """The policy in force: the source's own keys over the variant's default.
 
-        A source named under fit.quality.curated is never quality-filtered unless its own policy says so.
+        A source named under fit.quality.curated or cited_in is never quality-filtered unless its own policy says so.
         """
         chosen = self.variants[variant]
         own = chosen.sources.get(source, Policy())
-        curated = self.fit.quality is not None and source in self.fit.quality.curated
+        learned = self.fit.quality
+        curated = learned is not None and source in (*learned.curated, *learned.cited_in)
         default_quality = "none" if curated else chosen.default.quality
         return Policy(
             languages=_first(own.languages, chosen.default.languages, "any"),

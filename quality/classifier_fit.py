@@ -6,6 +6,9 @@ were left out with it; the strength with the best mean AUC wins. The one source 
 class has two, the strongest regularisation is taken. Every source has equal weight in its class, and the classes equal weight,
 whatever their sizes.
 
+Where both classes come from the same sources, an example is a group of sites instead (`pipelines.fit_references`): a group is left
+out of both classes at once and scored against itself, and documents are held out by site.
+
 Documents longer than `TEXT_CAP` are cut to an excerpt at a hashed place, so that books are judged by the page and length is no
 feature. Solver, sample and slices are functions of the documents and the seed.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +42,8 @@ class Example:
     curated: bool
     texts: pa.Array  # large_string [n]
     doc_ids: pa.Array  # binary(16) [n]
+    units: pa.Array | None = None  # binary(16) [n]: documents of one unit are held out together; default: each by itself
+    group: int | None = None  # examples of one group are left out together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,11 @@ class _Source:
     rows: Rows
     held: np.ndarray  # bool [n]
     draw: np.ndarray  # float64 [n]: the documents with the smallest ones take part in the search
+    group: int | None = None
 
     def take(self, chosen: np.ndarray) -> _Source:
         """The documents at int64 [m]."""
-        return _Source(self.name, self.curated, self.rows.take(chosen), self.held[chosen], self.draw[chosen])
+        return _Source(self.name, self.curated, self.rows.take(chosen), self.held[chosen], self.draw[chosen], self.group)
 
 
 def fit(training: Sequence[Example], judging: Sequence[Example], settings: FitSettings) -> Classifier:
@@ -99,12 +105,17 @@ def fit(training: Sequence[Example], judging: Sequence[Example], settings: FitSe
 
 
 def _prepare(example: Example, settings: FitSettings) -> _Source:
-    ids = np.frombuffer(b"".join(example.doc_ids.to_pylist()), np.uint8).reshape(-1, 16)
+    ids, units = _rows(example.doc_ids), _rows(example.units or example.doc_ids)
     texts = excerpts(example.texts, example.doc_ids, settings.seed)
-    held = sampling.uniform(ids, settings.seed, "fit held out") < settings.held_out
+    held = sampling.uniform(units, settings.seed, "fit held out") < settings.held_out
     held &= not held.all()  # a source of a few documents is learned from, whatever the hashes say
     draw = sampling.uniform(ids, settings.seed, "fit search")
-    return _Source(example.source, example.curated, features(texts, settings.bits), held, draw)
+    return _Source(example.source, example.curated, features(texts, settings.bits), held, draw, example.group)
+
+
+def _rows(ids: pa.Array) -> np.ndarray:
+    """uint8 [n, 16] of binary(16) [n]."""
+    return np.frombuffer(b"".join(ids.to_pylist()), np.uint8).reshape(-1, 16)
 
 
 def excerpts(texts: pa.Array, doc_ids: pa.Array, seed: int) -> pa.Array:
@@ -213,6 +224,7 @@ def _search(sources: Sequence[_Source], settings: FitSettings) -> list[list[dict
 
     A source is scored against sources of the other class that were left out with it: against those that were learned from it
     would look too good, since the model knows their marks. Where the other class has one source only, there is no other way.
+    A source of a group is scored against those of its own group.
     From the strongest regularisation down, each model begins where the stronger one ended.
     """
     filled = [source for source in sources if len(source.rows)]
@@ -220,8 +232,7 @@ def _search(sources: Sequence[_Source], settings: FitSettings) -> list[list[dict
     pairs = [
         (source, partner)
         for source in filled
-        if spare[source.curated]
-        for partner in ([o for o in filled if o.curated is not source.curated] if spare[not source.curated] else [None])
+        for partner in _partners(source, filled, spare)
     ]
     starts: dict[frozenset[str], np.ndarray] = {}
     found: dict[float, list[dict[str, Any]]] = {}
@@ -238,6 +249,16 @@ def _search(sources: Sequence[_Source], settings: FitSettings) -> list[list[dict
         starts = points
         found[l2] = [_averaged(source, scored[source.name]) for source in filled if source.name in scored]
     return [found[l2] for l2 in settings.strengths]
+
+
+def _partners(source: _Source, filled: Sequence[_Source], spare: Mapping[bool, bool]) -> list[_Source | None]:
+    """The sources of the other class that are left out with `source`, one at a time; [None] for no other; [] where it cannot be."""
+    if not spare[source.curated]:
+        return []
+    others: list[_Source | None] = [one for one in filled if one.curated is not source.curated and one.group == source.group]
+    if spare[not source.curated]:
+        return others
+    return [None] if source.group is None else []
 
 
 def _against(source: _Source, others: Sequence[_Source], point: np.ndarray) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.errors import UserError
+from train.scaling.command import app as scaling_app
 
 app = typer.Typer(no_args_is_help=True, help="Sparse and dense language models on the shards.")
+app.add_typer(scaling_app, name="scaling")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -200,7 +200,8 @@ def _classifier(stats: Stats) -> str:
     )
     unknown = "No source was left out of the fit or only judged: how it does on other sources is not known."
     alone = "" if len(rows) > 1 else f"\n\n{unknown}"
-    return f"{said}\n\n{table(head, rows)}{alone}"
+    classes = f"\n\n{measured['citations']}" if measured["citations"] else ""
+    return f"{said}{classes}\n\n{table(head, rows)}{alone}"
 
 
 def _limits(stats: Stats, recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.report import svg
 from pipelines.report.figures import Detail, added, first, summed
-from pipelines.report.words import law, readable_bytes, share, verdict_of_auc
+from pipelines.report.words import citations, law, readable_bytes, share, verdict_of_auc
 from pipelines.schema import Reason, stage_of
 
 
@@ -124,7 +124,7 @@ def classifier(stats: Mapping[str, Any]) -> dict[str, Any] | None:
         }
         for what, one in found
     ]
-    return {"rows": rows, "converged": metrics["converged"]}
+    return {"rows": rows, "converged": metrics["converged"], "citations": citations(metrics.get("references"))}
 
 
 # -- duplicates and hosts -----------------------------------------------------------------------------------------------------

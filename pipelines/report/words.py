@@ -83,6 +83,19 @@ def verdict_of_auc(one: Mapping[str, Any]) -> str:
     return f"{words}, but on few documents" if few else words
 
 
+def citations(facts: Mapping[str, Any] | None) -> str:
+    """What the classes of a reference classifier are; "" for another classifier."""
+    if facts is None:
+        return ""
+    return (
+        f"Curated means cited here: of {facts['documents']:,} documents {facts['documents_cited']:,} are at one of the"
+        f" {facts['urls_cited']:,} URLs that {', '.join(facts['cited_in'])} cites. Learned from: {facts['learned_cited']:,} cited"
+        f" ones of {facts['sites_cited']:,} sites, {facts['learned_not_cited']:,} others of {facts['sites_not_cited']:,} sites. A"
+        " site is held out or left out as a whole, in both classes. Cited is not good: what the classifier is worth to a model is"
+        " not known from this."
+    )
+
+
 def share(part: float, whole: float) -> str:
     """A percentage of one decimal that is 0 % or 100 % only where it is exactly that; "" of nothing."""
     if not whole:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from pipelines import remote
+from pipelines.errors import UserError
 from pipelines.records import Input, Limits, Record, Reject, Span
 
 _BLOCK = 1 << 20
@@ -67,25 +69,28 @@ def scan(url: str, name: str, target_bytes: int) -> tuple[int, str, tuple[Span, 
     module, splittable = FORMATS[name]
     if name == "datasets":
         return import_module(f"pipelines.sources.{module}").scan(url)
-    size, digest = _identity(url)
-    if not splittable or size <= target_bytes:
+    size, digest, known = _identity(url)
+    # Whether an input without a reported identity is still the same is told by reading all of it, which every span would do.
+    if not splittable or size <= target_bytes or not known:
         return size, digest, ()
     return size, digest, tuple(import_module(f"pipelines.sources.{module}").spans(url, target_bytes))
 
 
-def _identity(url: str) -> tuple[int, str]:
-    """Size and sha256 of a local input's content; of a remote one, what its store reports, so that it is not read twice."""
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
+def check_unchanged(source_input: Input, name: str) -> None:
+    """A UserError where a remote input is no longer what was planned: called when it has been read."""
+    if name == "datasets" or remote.is_local(source_input.url):
+        return
+    if _identity(source_input.url)[:2] != (source_input.size, source_input.sha256):
+        raise UserError(f"{source_input.url}: changed while the run was built; build it again")
 
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if not isinstance(filesystem, LocalFileSystem):
-        facts = filesystem.info(path)
-        known = [str(facts.get(key)) for key in ("size", "md5Hash", "crc32c", "etag", "ETag") if facts.get(key)]
-        return int(facts["size"]), hashlib.sha256("\0".join(known).encode()).hexdigest()
+
+def _identity(url: str) -> tuple[int, str, bool]:
+    """Size and sha256 of a local input's content, or what identifies a remote one; False where that had to be read."""
+    if not remote.is_local(url):
+        return remote.identity(url)
     digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as stream:
+    with open(remote.filesystem_of(url)[1], "rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
             size += len(block)
-    return size, digest.hexdigest()
+    return size, digest.hexdigest(), True

@@ -78,6 +78,7 @@ def _texts():
     third = {f"c{n}": prose(f"c{n}") for n in range(10)}
     third |= {"exact a16": first["a16"], "near b2": _changed(second["b2"], "t", 90), "exact b3": second["b3"]}
     third |= {"near c0": _changed(third["c0"], "s", 90), "near a17": _changed(first["a17"], "r", 90)}
+    third |= {"unlike a18": _changed(first["a18"], "p", 17)}
     return {"first": first, "second": second, "third": third}
 
 
@@ -259,11 +260,17 @@ def test_a_grown_corpus_has_no_copies_left_and_nothing_is_lost(first, second):
 
 
 def test_a_third_run_against_both(folder, first, second, tmp_path):
-    """A bare name takes `filtered`; each copy names the run that keeps it."""
-    accounts, _ = _build(folder, "third", "against=[runs/first, runs/second]", to=tmp_path / "third")
+    """A bare name takes `filtered`; each copy names the run that keeps it.
+
+    In buckets as wide as these all texts meet that are half alike, and one that is not alike enough is seen to be no copy.
+    """
+    wide = "near={bands: 56, rows: 2}"
+    accounts, _ = _build(folder, "third", "against=[runs/first, runs/second]", wide, to=tmp_path / "third")
     rows = _rows(tmp_path / "third", "filtered")
     expected = {"exact a16": "first", "near a17": "first", "near b2": "second", "exact b3": "second"}
     assert {name: row["duplicate_run"] for name, row in rows.items() if row["duplicate_run"]} == expected
+    assert 0.5 < _jaccard(TEXTS["third"]["unlike a18"], TEXTS["first"]["a18"]) < 0.6
+    assert rows["unlike a18"]["verdict"] == "keep"
     assert accounts["variants"]["filtered"]["web"]["dropped"] == {"duplicate_exact": 2, "duplicate_near": 3}
     theirs = {**_kept(first), **_kept(second[0])}
     assert _expected(TEXTS["third"], theirs) == ({"exact a16", "exact b3"}, {"near a17", "near b2"})

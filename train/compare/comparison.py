@@ -3,7 +3,7 @@
     plan      arms, contrasts, seeds, tokens, FLOPs and the time that they will take at the speed of this machine
     pilot     the second arm at each learning rate of the recipe: the one with the lowest loss is taken for all arms
     runs      in the order of their worth (jobs.py)
-    result    result.json, costs.json and index.html, after every run too few or enough, so that a cut comparison is a smaller one
+    result    result.json, costs.json and index.html, after every run that ends, so that a cut comparison is a smaller one
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines import lock
 from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train import flops
 from train.compare import jobs, result, runner
-from train.compare.prepare import Comparison, prepare
+from train.compare.prepare import ANOTHER_RUN, Comparison, prepare
 from train.compare.worker import COSTS, SCORES, publish, read_rows
 
 RESULT, COSTS_OF_ALL, PAGE, PLAN = "result.json", "costs.json", "index.html", "plan.json"
@@ -69,43 +70,65 @@ def compare(
     say(plan_text(made, plan))
     if plan_only:
         return {"folder": str(made.folder), "plan": plan_json(made, plan)}
-    deadline = None if budget is None else began + budget
+    with lock.hold(str(made.folder / "runs" / ".lock"), str(made.folder)):
+        return _run(made, plan, None if budget is None else began + budget, say)
+
+
+def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict[str, Any]:
+    """The pilot, the runs, and after each of them what came out so far."""
+    count = plan.processes
     seeds = made.settings.seeds
     primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
 
     def described(wanted: Sequence[jobs.Job]) -> list[tuple[jobs.Job, dict[str, Any]]]:
         return [(job, runner.describe(made, job, primary, seeds)) for job in wanted]
 
-    pilot = list(plan.pilot)
-    while True:
+    pilot, rate = pilot_so_far(made)
+    while rate is None:
         if not runner.run_jobs(made, described(pilot), count, deadline, say):
             raise UserError(f"{made.folder}: the budget ended within the pilot; give more: the same command goes on")
-        rate = chosen_rate(made, pilot)
-        more = jobs.beyond(made.settings, pilot, rate)
-        if more is None:
-            break
-        pilot.append(more)
+        pilot, rate = pilot_so_far(made)
     if pilot:
-        pilot.sort(key=lambda job: job.rate)
         say(f"learning rate {rate:g}, of {', '.join(f'{job.rate:g}' for job in pilot)}")
-    whole = runner.run_jobs(made, described(jobs.jobs(plan.contrasts, rate, made.tokens)), count, deadline, say)
+    chosen = rate
+
+    def told_so_far() -> dict[str, Any]:
+        told, costs = results(made, pilot, chosen)
+        write(made, told, costs)
+        return told
+
+    wanted = described(jobs.jobs(plan.contrasts, rate, made.tokens))
+    whole = runner.run_jobs(made, wanted, count, deadline, say, told_so_far) and not plan.left_out
     runner.forget_weights(made)
-    told, costs = results(made, pilot, rate)
-    write(made, told, costs)
-    return {"folder": str(made.folder), "page": str(made.folder / PAGE), "complete": whole, "result": told}
+    return {"folder": str(made.folder), "page": str(made.folder / PAGE), "complete": whole, "result": told_so_far()}
 
 
 def make_plan(made: Comparison, left: float | None, processes: int) -> Plan:
     """left: seconds that remain of the budget; None is no limit."""
-    pilot = tuple(jobs.pilot(made.settings, made.tokens))
+    pilot, rate = pilot_so_far(made)
+    runs = [] if rate is None else jobs.jobs(made.contrasts, rate, made.tokens)
+    done = {job.name for job in [*pilot, *runs] if runner.is_done(made, job)}
     speed = runner.measured_speed(made)
-    afforded = math.inf if left is None else left * speed * processes / _SCORING - sum(job.tokens for job in pilot)
-    taken, rest = jobs.within(made.contrasts, made.tokens, afforded)
+    trying = sum(job.tokens for job in pilot if job.name not in done)
+    afforded = math.inf if left is None else left * speed * processes / _SCORING - trying
+    taken, rest = jobs.within(made.contrasts, made.tokens, afforded, done)
     every = [*pilot, *jobs.jobs(taken, 1.0, made.tokens)]
-    todo = [job for job in every if not runner.is_done(made, job)]
+    todo = [job for job in every if job.name not in done]
     tokens = sum(job.tokens for job in todo)
     seconds = tokens * _SCORING / speed / processes
-    return Plan(tuple(taken), tuple(rest), pilot, len(every), len(every) - len(todo), tokens, speed, processes, seconds)
+    return Plan(tuple(taken), tuple(rest), tuple(pilot), len(every), len(every) - len(todo), tokens, speed, processes, seconds)
+
+
+def pilot_so_far(made: Comparison) -> tuple[list[jobs.Job], float | None]:
+    """(the pilot's runs by rate, the rate that it chose); None where a run of them is still to be done."""
+    pilot = jobs.pilot(made.settings, made.tokens)
+    while all(runner.is_done(made, job) for job in pilot):
+        rate = chosen_rate(made, pilot)
+        more = jobs.beyond(made.settings, pilot, rate)
+        if more is None:
+            return pilot, rate
+        pilot = sorted([*pilot, more], key=lambda job: job.rate)
+    return pilot, None
 
 
 def chosen_rate(made: Comparison, pilot: Sequence[jobs.Job]) -> float:
@@ -199,17 +222,39 @@ def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: in
     said = [
         f"One model of {counted.active:,} active parameters ({counted.total:,} in all), {made.tokens:,} tokens a run: what holds "
         "at this size need not hold at another.",
+        *_of_pools(made),
         *made.limits,
     ]
     if missing:
         said.append(f"{missing} of the planned runs are not done; contrasts stand on the seeds that are.")
     if len(pilot) > 1 and rate in (pilot[0].rate, pilot[-1].rate):
         said.append(f"The best learning rate, {rate:g}, is at an end of the pilot's range: a better one may lie beyond.")
+    if pilot:
+        one, other = made.contrasts[0].first.name, made.contrasts[0].second.name
+        said.append(f"The learning rate was chosen on {other}: {one} may do better at another, so that its gap is rather too low.")
     if made.settings.endpoint == "positives":
         said.append("The endpoint is on the source of the classifier's positives: it flatters a filter that looks for them.")
     repeated = [name for name, pool in sorted(made.pools.items()) if made.tokens > pool.tokens]
     if repeated:
         said.append(f"Pools that a run goes through more than once: {', '.join(repeated)}.")
+    return said
+
+
+def _of_pools(made: Comparison) -> list[str]:
+    """What the sizes of the primary contrast's pools, by a run's length, leave open."""
+    arms = (made.contrasts[0].first, made.contrasts[0].second)
+    names, passes = " and ".join(arm.name for arm in arms), [made.passes(arm) for arm in arms]
+    said = [
+        f"The pools of {names} are one draw, the same for all seeds; a run goes through them {passes[0]:.2f} and {passes[1]:.2f} "
+        "times. The luck of that draw is in the intervals only so far as runs see different parts of it."
+    ]
+    if made.contrasts[0].steps == (ANOTHER_RUN,):
+        said.append("The arms are of two runs: whatever else differs between the runs is in the gap too.")
+    if max(passes) <= 1:
+        said.append(
+            f"No run of {names} sees a document twice: their gap tells which documents are better, not whether few good ones make "
+            "up for many others. Contrasts of small pools ask that."
+        )
     return said
 
 
@@ -219,7 +264,9 @@ def write(made: Comparison, told: dict[str, Any], costs: dict[str, Any]) -> None
 
     publish(made.folder / RESULT, told)
     publish(made.folder / COSTS_OF_ALL, costs)
-    (made.folder / PAGE).write_text(page.render(told, costs), "utf-8")
+    temporary = made.folder / f".{PAGE}.tmp"
+    temporary.write_text(page.render(told, costs), "utf-8")
+    temporary.replace(made.folder / PAGE)
 
 
 # -- the plan in words --------------------------------------------------------------------------------------------------------

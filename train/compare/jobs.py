@@ -9,7 +9,7 @@ A budget leaves out whole contrasts, the last ranks first.
 | primary            | 0    | first arm       | second arm     | all   | is the filter worth anything?                             |
 | matched            | 1    | first arm       | matched        | 5     | is it the choice of documents?                            |
 | sources            | 1    | matched         | second arm     | 5     | is it the choice of sources and lengths?                  |
-| aa                 | 2    | random          | second arm     | 5     | is a difference found where there is none?                |
+| aa                 | 2    | random          | second arm     | 5     | a gap where there is none? of repeated pools: the price   |
 | cut                | 3    | first arm       | cut            | 5     | does the draw gain over a hard cut?                       |
 | second             | 4    | 2nd classifier  | second arm     | 5     | does a classifier of other positives do it too?           |
 | positives          | 4    | first arm       | 2nd classifier | 5     | how much hangs on the positives?                          |
@@ -23,7 +23,7 @@ A budget leaves out whole contrasts, the last ranks first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -99,7 +99,10 @@ def contrasts(settings: Compare, steps: dict[str, tuple[str, ...]]) -> list[Cont
             Contrast("sources", 1, matched, second, few, "Is it the choice of sources and lengths?"),
         ]
     if "random" in wanted:
-        question = "Does the machinery find a difference where there is none (a random subset of the same size)?"
+        question = (
+            "Is a difference found where there is none: a random subset of the same size? Where runs go through it more than once: "
+            "what does repeating cost?"
+        )
         found.append(Contrast("aa", 2, Arm("random", "random", redrawn=True), second, few, question))
     if "cut" in wanted:
         question = "Does GLaM's draw gain over a hard cut at the same keep rate?"
@@ -178,12 +181,16 @@ def beyond(settings: Compare, runs: Sequence[Job], best: float) -> Job | None:
     return _pilot_run(settings, best * 2 if best == rates[-1] else best / 2, runs[0].tokens)
 
 
-def within(found: Sequence[Contrast], tokens: int, afforded: float) -> tuple[list[Contrast], list[Contrast]]:
-    """(contrasts that fit into so many tokens of training, those that do not): ranks are taken whole, the primary always."""
+def within(
+    found: Sequence[Contrast], tokens: int, afforded: float, done: Collection[str] = ()
+) -> tuple[list[Contrast], list[Contrast]]:
+    """(contrasts that fit into so many tokens of training, those that do not): ranks are taken whole, the primary always. done:
+    names of runs that cost nothing more."""
     taken: list[Contrast] = []
     for rank in sorted({contrast.rank for contrast in found}):
         more = [*taken, *(contrast for contrast in found if contrast.rank == rank)]
-        if rank and sum(job.tokens for job in jobs(more, 1.0, tokens)) > afforded:
+        todo = sum(job.tokens for job in jobs(more, 1.0, tokens) if job.name not in done)
+        if rank and todo and todo > afforded:
             break
         taken = more
     return taken, [contrast for contrast in found if contrast not in taken]

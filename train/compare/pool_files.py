@@ -51,18 +51,25 @@ class Pool:
         return asdict(self)
 
 
+def read_pool(root: Path, name: str) -> Pool | None:
+    """The pool that stands there whole, if one does."""
+    facts = root / name / FACTS
+    return Pool(**json.loads(facts.read_bytes())) if facts.exists() else None
+
+
 def write_pool(root: Path, name: str, run: Run, rows: Rows, context: int, made: str, curated: bool = False) -> Pool:
-    """Writes the pool where it does not stand yet, and returns what it holds.
+    """Writes the pool and returns what it holds.
 
     curated: whether a pool of that name lies beside it, for GLaM's blend. Raises UserError where the documents do not give one
     sequence of `context` tokens.
     """
     folder = root / name
-    if (folder / FACTS).exists():
-        return Pool(**json.loads((folder / FACTS).read_bytes()))
     sequences = sequences_of(rows.tokens, context)
     if not sequences:
-        raise UserError(f"pool {name}: {rows.tokens} tokens in {len(rows)} documents, less than one sequence of {context}")
+        raise UserError(
+            f"pool {name}: {rows.tokens} tokens in {len(rows)} documents, less than one sequence of {context}; leave its "
+            "control out of compare.controls or its part out of compare.sweep, or compare a larger run"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = models.load(run.store).tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
@@ -83,7 +90,8 @@ def write_pool(root: Path, name: str, run: Run, rows: Rows, context: int, made: 
     tokens = writer.tokens
     _write_json(folder / WEB_ONLY, {"train": [_shard(WEB, tokens, 1.0)]})
     if curated:
-        beside = Pool(**json.loads((root / "curated" / FACTS).read_bytes()))
+        beside = read_pool(root, "curated")
+        assert beside is not None
         other = _shard(f"../curated/{WEB}", beside.tokens, GLAM_CURATED)
         _write_json(folder / GLAM, {"train": [_shard(WEB, tokens, GLAM_WEB), other]})
     pool = Pool(name, tokens, sequences, writer.documents, rows.by_source(), made, digest.hexdigest())

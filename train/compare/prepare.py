@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipelines import models
+from pipelines import lock, models
 from pipelines.errors import UserError
 from pipelines.judge import PURPOSE
 from pipelines.parts import content_of
@@ -88,6 +89,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     names = {given: given.rpartition(":")[2] for given in asked.arms}
     first = asked.arms[0]
     web = asked.web or _drawn_sources(runs[first], names[first])
+    _check_names(run, runs, names, asked, web)
     training = _training(run, asked)
     steps = _steps(run, runs, asked, web)
 
@@ -100,13 +102,14 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     chosen = hashlib.blake2b(canonical_json(identity), digest_size=6).hexdigest()
     root = Path(run.store.local_path("comparisons")) / chosen
     root.mkdir(parents=True, exist_ok=True)
-    publish(root / "settings.json", identity)
-
-    told, limits = _write_sets(run, runs, asked, specs, root / "sets")
     contrasts = tuple(jobs.contrasts(asked, steps))
     wanted = jobs.draws(contrasts)
     context = filled(training.context)
-    written, more = _write_pools(run, runs, names, asked, web, found, wanted, context, "glam" in steps, root / "pools")
+    glam = any(one.name == "glam" for one in contrasts)
+    with lock.hold(str(root / ".lock"), str(root)):
+        publish(root / "settings.json", identity)
+        told, limits = _write_sets(run, runs, asked, specs, root / "sets")
+        written, more = _write_pools(run, runs, names, asked, web, found, wanted, context, glam, root / "pools")
     per_step = filled(training.batch) * context
     tokens = asked.tokens // per_step * per_step
     if not tokens:
@@ -120,8 +123,9 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
 
 
 def _run_of(run: Run, given: str, base: str) -> Run:
-    folder, colon, _ = given.rpartition(":")
+    folder, colon, variant = given.rpartition(":")
     if not colon:
+        _check_variant(run, variant, "arms")
         return run
     other = Run.open(folder if "://" in folder or folder.startswith("/") else f"{base}/{folder}")
     digests = [one.store.digest(models.TOKENIZER)["sha256"] for one in (run, other)]
@@ -130,10 +134,30 @@ def _run_of(run: Run, given: str, base: str) -> Run:
             f"compare.arms: {given} was made with another tokenizer than {run.store.root}: the arms would not see the same tokens; "
             f"build it with fit.tokenizer.file: {run.store.url(models.TOKENIZER)}"
         )
-    variant = given.rpartition(":")[2]
-    if variant not in other.recipe.variants:
-        raise UserError(f"compare.arms: {folder} has no variant {variant!r}; there are {', '.join(other.recipe.variants)}")
+    _check_variant(other, variant, "arms")
     return other
+
+
+def _check_variant(run: Run, variant: str, key: str) -> None:
+    if variant not in run.recipe.variants:
+        there = ", ".join(run.recipe.variants)
+        raise UserError(f"compare.{key}: {run.store.root} has no variant {variant!r}; there are {there}")
+
+
+def _check_names(run: Run, runs: dict[str, Run], names: dict[str, str], asked: Compare, web: list[str]) -> None:
+    """Variants and sources that are named, and pools of two kinds under one name."""
+    last = asked.arms[1]
+    for name in asked.ladder:
+        _check_variant(run, name, "ladder")
+    if asked.ladder and (last in asked.ladder or runs[last] is not run):
+        raise UserError(f"compare.ladder ends in the second arm, {last}, by itself, which is this run's; leave one of them out")
+    there = dict.fromkeys(source for one in (run, *runs.values()) for source in one.recipe.sources)
+    for key, sources in (("web", web), ("second", asked.second)):
+        if missing := [source for source in sources if source not in there]:
+            raise UserError(f"compare.{key}: {run.store.root} has no source {missing[0]!r}; there are {', '.join(there)}")
+    for name in (*map(jobs.arm_name, asked.arms), *asked.ladder):
+        if name in {*asked.controls, "curated"}:
+            raise UserError(f"compare: a pool of a control is called {name} too; give the variant another name")
 
 
 def _located(asked: Compare, base: str) -> Compare:
@@ -175,8 +199,6 @@ def _steps(run: Run, runs: dict[str, Run], asked: Compare, web: list[str]) -> di
     rungs = [*asked.ladder, *([last] if runs[last] is run else [])]
     for before, after in pairwise(rungs):
         found[f"ladder_{after}"] = steps_between(run, before, after, web)
-    if asked.ladder and runs[last] is not run:
-        raise UserError("compare.ladder ends in the second arm, which is another run's; leave one of them out")
     if curated_sources(run, web):
         found["glam"] = found["primary"]
     return found
@@ -252,18 +274,20 @@ def _write_pools(
     written: dict[str, pool_files.Pool] = {}
     limits: list[str] = []
 
-    def write(name: str, rows: Rows, made: str, of: Run = run, curated: bool = False) -> None:
-        written[name] = pool_files.write_pool(root, name, of, rows, context, made, curated)
+    def write(name: str, made: str, draw: Callable[..., Rows], *given: Any, of: Run = run, curated: bool = False) -> None:
+        standing = pool_files.read_pool(root, name)
+        written[name] = standing or pool_files.write_pool(root, name, of, draw(*given), context, made, curated)
 
     if glam:
         sources = curated_sources(run, web)
         variant = names[last] if runs[last] is run else names[first]
-        write("curated", read_rows(run, variant, sources), f"all that {variant} keeps of {', '.join(sources)}")
+        write("curated", f"all that {variant} keeps of {', '.join(sources)}", read_rows, run, variant, sources)
     for given in asked.arms:
-        write(called[given], found[given], f"all that {names[given]} keeps of {', '.join(web)}", runs[given], glam)
+        made = f"all that {names[given]} keeps of {', '.join(web)}"
+        write(called[given], made, found.__getitem__, given, of=runs[given], curated=glam)
     for name in asked.ladder:
         if name not in written:
-            write(name, read_rows(run, name, web), f"all that {name} keeps of {', '.join(web)}")
+            write(name, f"all that {name} keeps of {', '.join(web)}", read_rows, run, name, web)
     same = runs[first] is run and runs[last] is run
     drawn = wanted.keys() - written.keys()
     if drawn and not same:
@@ -275,25 +299,31 @@ def _write_pools(
         limits.append(f"{first} has documents that {last} has not: controls are drawn from {last} alone")
     for number in range(1, wanted.get("matched", 0) + 1):
         made = f"per source and length decile as many tokens as {first}, drawn at random from {last}"
-        write(f"matched_draw{number}", pools.matched(one, two, seed, number), made)
+        write(f"matched_draw{number}", made, pools.matched, one, two, seed, number)
     for number in range(1, wanted.get("random", 0) + 1):
         made = f"as many tokens as {first}, drawn at random from {last}"
-        write(f"random_draw{number}", pools.random(one, two, seed, number), made)
+        write(f"random_draw{number}", made, pools.random, one, two, seed, number)
     if "cut" in wanted:
-        write("cut", pools.cut(one, two, policy, seed), f"the documents of highest quality of {last}, as many tokens as {first}")
+        made = f"the documents of highest quality of {last}, as many tokens as {first}"
+        write("cut", made, pools.cut, one, two, policy, seed)
     if "second" in wanted:
-        classifier, _ = second.fit_second(run, last, asked.second)
-        judged = second.judged(run, two, classifier)
-        made = f"the draw of {first} with a classifier that learned from {', '.join(asked.second)}"
-        write("second", pools.second_draw(one, judged, policy, seed, PURPOSE), made)
+
+        def by_second() -> Rows:
+            classifier, _ = second.fit_second(run, last, asked.second)
+            return pools.second_draw(one, second.judged(run, two, classifier), policy, seed, PURPOSE)
+
+        write("second", f"the draw of {first} with a classifier that learned from {', '.join(asked.second)}", by_second)
+
+    def part_of_matched(divisor: int, number: int) -> Rows:
+        return pools.fraction(pools.matched(one, two, seed, number), divisor, seed, number)
+
     for divisor in asked.sweep:
         made = f"one part in {divisor} of {{}}, by tokens, drawn at random"
         for number in range(1, wanted.get(f"{called[first]}_{divisor}", 0) + 1):
-            part = pools.fraction(one, divisor, seed, number)
-            write(f"{called[first]}_{divisor}_draw{number}", part, made.format(first))
+            name = f"{called[first]}_{divisor}_draw{number}"
+            write(name, made.format(first), pools.fraction, one, divisor, seed, number)
         for number in range(1, wanted.get(f"matched_{divisor}", 0) + 1):
-            part = pools.fraction(pools.matched(one, two, seed, number), divisor, seed, number)
-            write(f"matched_{divisor}_draw{number}", part, made.format("matched"))
+            write(f"matched_{divisor}_draw{number}", made.format("matched"), part_of_matched, divisor, number)
     return written, tuple(limits)
 
 

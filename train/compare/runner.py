@@ -39,9 +39,11 @@ def folder_of(made: Comparison, job: jobs.Job) -> Path:
 def is_done(made: Comparison, job: jobs.Job) -> bool:
     """Whether its scores are there, at its rate: a longer pilot may have chosen another one since."""
     folder = folder_of(made, job)
-    if not (folder / SCORES).exists():
-        return False
-    return bool(json.loads((folder / JOB).read_bytes())["settings"]["optimiser"]["peak"] == job.rate)
+    return (folder / SCORES).exists() and _rate(folder) == job.rate
+
+
+def _rate(folder: Path) -> float:
+    return float(json.loads((folder / JOB).read_bytes())["settings"]["optimiser"]["peak"])
 
 
 def describe(made: Comparison, job: jobs.Job, arms: Sequence[str], seeds: int) -> dict[str, Any]:
@@ -98,9 +100,11 @@ def run_jobs(
     processes: int,
     deadline: float | None,
     say: Say,
+    each: Callable[[], object] = lambda: None,
 ) -> bool:
     """Runs what is not done, in order; whether all is done at the end. deadline: of time.monotonic, after which runs are asked to
-    stop. Raises CheckError where a run fails, naming its log; whatever ends this ends the processes too."""
+    stop. each: called after every run that ends. Raises CheckError where a run fails, naming its log; whatever ends this ends the
+    processes too."""
     todo = [(job, told) for job, told in wanted if not is_done(made, job)]
     done, running = len(wanted) - len(todo), list[_Running]()
     began, finished_tokens = time.monotonic(), 0
@@ -125,6 +129,7 @@ def run_jobs(
                 pace = finished_tokens / (time.monotonic() - began)
                 rest = (left_tokens - finished_tokens) / pace
                 say(_progress(made, one.job, done, len(wanted), rest))
+                each()
     finally:
         _stop(running)
         for one in running:
@@ -138,14 +143,14 @@ def _interrupted(number: int, frame: Any) -> None:
 
 
 def _start(folder: Path, told: dict[str, Any]) -> subprocess.Popen[bytes]:
-    if (folder / SCORES).exists():  # of another rate
+    if (folder / JOB).exists() and _rate(folder) != told["settings"]["optimiser"]["peak"]:  # done or half done at another rate
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     publish(folder / JOB, told)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with open(folder / "errors.txt", "wb") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "train.compare.worker", str(folder)],
+            [sys.executable, "-m", "train.compare.worker", str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

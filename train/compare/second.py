@@ -46,6 +46,8 @@ def _example(run: Run, variant: str, source: str, curated: bool, megabytes: floa
     if not len(rows):
         raise UserError(f"compare.second: {variant} keeps no document of {source}; loosen its rules, or name another source")
     sample = drawn(rows, int(megabytes * _TOKENS_A_MEGABYTE), run.recipe.seed, "compare second")
+    if not len(sample):
+        raise UserError(f"compare.second: a document of {source} is more than twice its sample of {megabytes:g} MB; name another")
     texts = pa.concat_arrays(list(read_texts(run, sample)))
     doc_ids = pa.array([one.tobytes() for one in sample.doc_id_R], pa.binary(16))
     return classifier_fit.Example(source, curated, texts, doc_ids)

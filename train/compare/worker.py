@@ -5,8 +5,9 @@
     runs/<job>/scores.json   last: bits of every evaluation document, loss curve, routing, tasks; a function of job.json alone
     runs/<job>/costs.json    seconds and energy, which are not
 
-Called as `python -m train.compare.worker FOLDER`. It ends with 0, with 75 after SIGTERM (the same call goes on where it stood), or
-with 1 or 2 and one line on standard error. Weights are deleted once they are scored, unless the job says `keep`.
+Called as `python -m train.compare.worker FOLDER PARENT`, the number of the comparison's process. It ends with 0, with 75 after
+SIGTERM (the same call goes on where it stood), or with 1 or 2 and one line on standard error. Weights are deleted once they are
+scored, unless the job says `keep`.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def publish(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def _end_with_the_comparison() -> None:
+def _end_with_the_comparison(parent: int) -> None:
     """Where the comparison is killed, this process is asked to stop (Linux): it would hold its run's lock against the next one."""
     import ctypes
     import os
@@ -121,13 +122,13 @@ def _end_with_the_comparison() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_ON_PARENTS_DEATH, signal.SIGTERM)
-        if os.getppid() == 1:  # it died before this was said
+        if os.getppid() != parent:  # it died before this was said
             sys.exit(1)
 
 
 def main() -> None:
     """The process."""
-    _end_with_the_comparison()
+    _end_with_the_comparison(int(sys.argv[2]))
     from train import run
 
     try:

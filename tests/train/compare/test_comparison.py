@@ -235,6 +235,87 @@ def _first_jobs(made):
     return jobs.jobs(made.contrasts, 0.01, made.tokens)[:1]
 
 
+def test_a_budget_counts_what_is_still_to_be_done(run, sets):
+    asked = comparisons.settings(sets, seeds=1, tokens=1024, controls=["matched"])
+    made = prepare(str(run), asked)
+    runs = comparisons.train_all(made)
+    plan = comparison.make_plan(made, 0.0, 1)
+    assert (plan.runs, plan.done, plan.tokens, plan.left_out) == (3, 3, 0, ())
+    (runner.folder_of(made, runs[-1]) / "scores.json").unlink()
+    plan = comparison.make_plan(made, 0.0, 1)
+    assert [one.name for one in plan.left_out] == ["matched", "sources"]
+    assert not comparison.compare(str(run), quiet, asked, budget=0.001)["complete"]
+
+
+def test_what_is_finished_is_told_though_a_later_run_fails(run, sets):
+    asked = comparisons.settings(sets, seeds=1, tokens=1024)
+    made = prepare(str(run), asked)
+    (made.folder / "pools" / "unfiltered" / "web.bin").write_bytes(b"\xff" * made.pools["unfiltered"].tokens * 2)
+    with pytest.raises(CheckError, match="runs/unfiltered-s1: the run failed"):
+        comparison.compare(str(run), quiet, asked, processes=1)
+    told = json.loads((made.folder / "result.json").read_bytes())
+    assert [one["job"] for one in told["runs"]] == ["filtered-s1"]
+    assert (made.folder / "index.html").exists()
+
+
+def test_two_at_once_on_one_comparison(run, sets):
+    from pipelines import lock
+
+    asked = comparisons.settings(sets, seeds=1)
+    made = prepare(str(run), asked)
+    with (
+        lock.hold(str(made.folder / "runs" / ".lock"), str(made.folder)),
+        pytest.raises(UserError, match=r"another build is running here; wait for it to end"),
+    ):
+        comparison.compare(str(run), quiet, asked)
+
+
+def test_pools_that_stand_are_not_drawn_again(run, sets, monkeypatch):
+    from train.compare import pools
+
+    asked = comparisons.settings(sets, seeds=1, controls=["matched", "random"])
+    first = prepare(str(run), asked)
+    for draw in ("matched", "random"):
+        monkeypatch.delattr(pools, draw)
+        monkeypatch.setattr(pools, draw, None, raising=False)
+    assert prepare(str(run), asked).pools == first.pools
+
+
+def test_a_second_classifier_whose_positives_are_too_long_for_its_sample(run, sets, monkeypatch):
+    from train.compare import second
+
+    monkeypatch.setattr(second, "_TOKENS_A_MEGABYTE", 0)
+    with pytest.raises(UserError, match=r"compare\.second: a document of books is more than twice its sample of"):
+        prepare(str(run), comparisons.settings(sets, seeds=1, controls=["second"], second=["books"]))
+
+
+def test_a_run_that_was_begun_at_another_rate_is_begun_again(run, sets):
+    """A longer pilot may choose another rate for runs that are half done."""
+    made = prepare(str(run), comparisons.settings(sets, seeds=1, tokens=1024))
+    job = _first_jobs(made)[0]
+    told = runner.describe(made, job, (), 1)
+    folder = runner.folder_of(made, job)
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "half").touch()
+    (folder / "job.json").write_text(json.dumps({**told, "settings": {**told["settings"], "optimiser": {"peak": 0.5}}}))
+    assert runner.run_jobs(made, [(job, told)], 1, None, quiet)
+    assert not (folder / "train" / "half").exists()
+
+
+def test_evaluation_texts_may_hold_what_python_takes_for_the_end_of_a_line(run, tmp_path):
+    """U+2028, U+2029 and U+0085 stand in real pages; JSON leaves them as they are."""
+    from train.compare.worker import read_documents
+    from train.evaluate import Encoder
+
+    texts = [f"One more {n} line\u2028of\u0085that\u2029kind, number {n * n}, which no run holds." for n in range(3)]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    asked = comparisons.settings({"lines": {"group": "unseen", "files": [str(tmp_path / "lines.jsonl")]}}, seeds=1)
+    made = prepare(str(run), asked)
+    encoder = Encoder((run / "models/tokenizer.json").read_bytes(), "tokenizer.json")
+    assert sorted(one.text for one in read_documents(made.documents, encoder)) == sorted(texts)
+    assert len(comparison.results(made, [], 0.01)[0]["documents"]) == 3
+
+
 # -- bad input: one line before any training ----------------------------------------------------------------------------------
 
 
@@ -284,6 +365,12 @@ def test_a_pool_that_is_too_small(run, sets):
         ({"model": {"preset": "glam-tinny"}}, r"glam-tinny"),
         ({"tasks": {"folder": "nowhere", "names": ["copa"]}}, r"nowhere/copa\.jsonl"),
         ({"arms": ["filtered", "/nowhere:unfiltered"]}, r"/nowhere: no complete run"),
+        ({"arms": ["nowhere", "unfiltered"]}, r"compare\.arms: \S+ has no variant 'nowhere'; there are unfiltered, filtered, "),
+        ({"arms": ["filtered", "nowhere"]}, r"compare\.arms: \S+ has no variant 'nowhere'"),
+        ({"ladder": ["raw", "nowhere"]}, r"compare\.ladder: \S+ has no variant 'nowhere'"),
+        ({"ladder": ["raw", "unfiltered"]}, r"compare\.ladder ends in the second arm, unfiltered, by itself"),
+        ({"web": ["web", "nowhere"]}, r"compare\.web: \S+ has no source 'nowhere'; there are "),
+        ({"controls": ["sweep"], "sweep": [9999]}, r"pool filtered_9999_draw1: .* less than one sequence of 32; leave its control"),
     ],
 )
 def test_settings_that_do_not_fit(run, sets, changes, message):
@@ -297,7 +384,7 @@ def test_the_default_comparison_judges_on_what_was_held_out(run):
     from train.compare.defaults import default_compare
 
     found = default_compare(Run.open(str(run)))
-    assert {name: one.group for name, one in found.sets.items()} == {"web": "web", "wiki": "positives"}
+    assert {name: one.group for name, one in found.sets.items()} == {"books": "web", "web": "web", "wiki": "positives"}
     assert found.endpoint == "positives"
 
 

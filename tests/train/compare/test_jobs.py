@@ -64,6 +64,13 @@ def test_a_budget_leaves_out_the_last_ranks_and_never_the_primary():
     assert [one.name for one in jobs.within(every, 1000, 21_000)[0]] == ["primary", "matched", "sources"]
 
 
+def test_runs_that_are_done_cost_nothing_of_a_budget():
+    every = all_of()
+    done = {run.name for run in jobs.jobs(jobs.within(every, 1000, 26_000)[0], 1.0, 1000)}
+    assert jobs.within(every, 1000, 0, done)[0] == jobs.within(every, 1000, 26_000)[0]
+    assert jobs.within(every, 1000, 5_000, done)[0] == jobs.within(every, 1000, 31_000)[0]
+
+
 def test_controls_that_need_something_are_left_out_without_it():
     names = {one.name for one in all_of(second=[], ladder=[])}
     assert not names & {"second", "positives", "ladder_unfiltered"}
