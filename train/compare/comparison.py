@@ -9,12 +9,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipelines import lock
@@ -22,30 +20,14 @@ from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train import flops
 from train.compare import jobs, result, runner
+from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
 from train.compare.prepare import ANOTHER_RUN, Comparison, prepare
 from train.compare.worker import COSTS, SCORES, publish, read_rows
 
 RESULT, COSTS_OF_ALL, PAGE, PLAN = "result.json", "costs.json", "index.html", "plan.json"
-_SCORING = 1.15  # of the time of training, with the scoring of what was learned and the start of a process
 _COLUMNS = 100  # of a terminal
-_LAST = 0.1  # of a pilot's curve: its loss is the mean over this end
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be run, and how long it should take."""
-
-    contrasts: tuple[jobs.Contrast, ...]
-    left_out: tuple[jobs.Contrast, ...]
-    pilot: tuple[jobs.Job, ...]
-    runs: int
-    done: int
-    tokens: int  # of all runs that are not done
-    tokens_per_second: float  # of one process
-    processes: int
-    seconds: float
 
 
 def compare(
@@ -101,48 +83,6 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
     whole = runner.run_jobs(made, wanted, count, deadline, say, told_so_far) and not plan.left_out
     runner.forget_weights(made)
     return {"folder": str(made.folder), "page": str(made.folder / PAGE), "complete": whole, "result": told_so_far()}
-
-
-def make_plan(made: Comparison, left: float | None, processes: int) -> Plan:
-    """left: seconds that remain of the budget; None is no limit."""
-    pilot, rate = pilot_so_far(made)
-    runs = [] if rate is None else jobs.jobs(made.contrasts, rate, made.tokens)
-    done = {job.name for job in [*pilot, *runs] if runner.is_done(made, job)}
-    speed = runner.measured_speed(made)
-    trying = sum(job.tokens for job in pilot if job.name not in done)
-    afforded = math.inf if left is None else left * speed * processes / _SCORING - trying
-    taken, rest = jobs.within(made.contrasts, made.tokens, afforded, done)
-    every = [*pilot, *jobs.jobs(taken, 1.0, made.tokens)]
-    todo = [job for job in every if job.name not in done]
-    tokens = sum(job.tokens for job in todo)
-    seconds = tokens * _SCORING / speed / processes
-    return Plan(tuple(taken), tuple(rest), tuple(pilot), len(every), len(every) - len(todo), tokens, speed, processes, seconds)
-
-
-def pilot_so_far(made: Comparison) -> tuple[list[jobs.Job], float | None]:
-    """(the pilot's runs by rate, the rate that it chose); None where a run of them is still to be done."""
-    pilot = jobs.pilot(made.settings, made.tokens)
-    while all(runner.is_done(made, job) for job in pilot):
-        rate = chosen_rate(made, pilot)
-        more = jobs.beyond(made.settings, pilot, rate)
-        if more is None:
-            return pilot, rate
-        pilot = sorted([*pilot, more], key=lambda job: job.rate)
-    return pilot, None
-
-
-def chosen_rate(made: Comparison, pilot: Sequence[jobs.Job]) -> float:
-    """The rate whose run ended with the lowest loss; of equal ones the lowest."""
-    if not pilot:
-        return made.settings.rates[0]
-    return min(pilot, key=lambda job: (pilot_loss(made, job), job.rate)).rate
-
-
-def pilot_loss(made: Comparison, job: jobs.Job) -> float:
-    """Mean loss (nats) over the last tenth of a pilot: on text that it had not seen, unless its pool is gone through again."""
-    points = json.loads((runner.folder_of(made, job) / SCORES).read_bytes())["curve"]
-    last = points[-max(1, round(_LAST * len(points))) :]
-    return math.fsum(loss for _, loss in last) / len(last)
 
 
 def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -267,69 +207,6 @@ def write(made: Comparison, told: dict[str, Any], costs: dict[str, Any]) -> None
     temporary = made.folder / f".{PAGE}.tmp"
     temporary.write_text(page.render(told, costs), "utf-8")
     temporary.replace(made.folder / PAGE)
-
-
-# -- the plan in words --------------------------------------------------------------------------------------------------------
-
-
-def plan_json(made: Comparison, plan: Plan) -> dict[str, Any]:
-    """The plan as `--plan --json` prints it."""
-    return {
-        "id": made.id,
-        "runs": plan.runs,
-        "done": plan.done,
-        "tokens_a_run": made.tokens,
-        "tokens_to_train": plan.tokens,
-        "flops_to_train": plan.tokens * made.flops,
-        "tokens_per_second": plan.tokens_per_second,
-        "processes": plan.processes,
-        "seconds": plan.seconds,
-        "pilot_rates": [job.rate for job in plan.pilot],
-        "contrasts": [_contrast_json(one) for one in plan.contrasts],
-        "left_out": [_contrast_json(one) for one in plan.left_out],
-        "pools": {name: {"tokens": pool.tokens, "documents": pool.documents} for name, pool in made.pools.items()},
-        "sets": made.sets,
-        "endpoint": list(made.settings.domains),
-    }
-
-
-def _contrast_json(contrast: jobs.Contrast) -> dict[str, Any]:
-    return {
-        "name": contrast.name,
-        "first": contrast.first.name,
-        "second": contrast.second.name,
-        "seeds": contrast.seeds,
-        "question": contrast.question,
-        "steps": list(contrast.steps),
-    }
-
-
-def plan_text(made: Comparison, plan: Plan) -> str:
-    """The plan for people."""
-    from pipelines.overview import table
-
-    arms = {arm.name: arm for contrast in plan.contrasts for arm in (contrast.first, contrast.second)}
-    rows = []
-    for arm in arms.values():
-        pool = made.pool(arm)
-        rows.append([arm.name, pool.documents, pool.tokens, made.tokens * arm.tokens_times, f"{made.passes(arm):.2f}"])
-    asked = [[one.name, one.first.name, one.second.name, one.seeds] for one in plan.contrasts]
-    judged = [
-        [name, facts["group"], facts["documents"], facts["clusters"], facts["bytes"], sum(facts["removed"].values())]
-        for name, facts in made.sets.items()
-    ]
-    lines = [
-        f"comparison {made.id} in {made.folder}",
-        table(["arm", "documents", "tokens in its pool", "tokens a run", "passes"], rows),
-        table(["contrast", "first", "second", "seeds"], asked),
-        table(["evaluation set", "group", "documents", "clusters", "bytes", "leaks"], judged),
-        f"primary endpoint: {', '.join(made.settings.domains)}, equal weight each",
-        f"{plan.runs} runs, {plan.done} of them done; {plan.tokens:,} tokens to train, {plan.tokens * made.flops:.2e} FLOPs;\n"
-        f"{plan.processes} processes at {plan.tokens_per_second:,.0f} tokens/s: about {runner.minutes(plan.seconds)}",
-    ]
-    if plan.left_out:
-        lines.append(f"left out for the budget: {', '.join(one.name for one in plan.left_out)}")
-    return "\n\n".join(lines)
 
 
 def result_text(told: dict[str, Any]) -> str:

@@ -182,14 +182,14 @@ def beyond(settings: Compare, runs: Sequence[Job], best: float) -> Job | None:
 
 
 def within(
-    found: Sequence[Contrast], tokens: int, afforded: float, done: Collection[str] = ()
+    found: Sequence[Contrast], tokens: int, afforded: float, done: Collection[str] = (), scoring: int = 0
 ) -> tuple[list[Contrast], list[Contrast]]:
     """(contrasts that fit into so many tokens of training, those that do not): ranks are taken whole, the primary always. done:
-    names of runs that cost nothing more."""
+    names of runs that cost nothing more; scoring: what a run costs beside its training, in tokens of training."""
     taken: list[Contrast] = []
     for rank in sorted({contrast.rank for contrast in found}):
         more = [*taken, *(contrast for contrast in found if contrast.rank == rank)]
-        todo = sum(job.tokens for job in jobs(more, 1.0, tokens) if job.name not in done)
+        todo = sum(job.tokens + scoring for job in jobs(more, 1.0, tokens) if job.name not in done)
         if rank and todo and todo > afforded:
             break
         taken = more

@@ -36,15 +36,22 @@ def work(folder: Path) -> None:
     torch.set_num_threads(1)
     job = json.loads((folder / JOB).read_bytes())
     settings = Settings.of(job["settings"], str(folder / JOB))
-    summary = run.train(settings, str(folder / JOB), folder / TRAINING, lambda line: None)
-    assert summary is not None
-    if summary["skipped"] or summary["rollbacks"]:
-        told = f"{summary['skipped']} steps were skipped, {summary['rollbacks']} rolled back"
-        raise CheckError(f"{folder}: {told}: arms would not have the same compute; lower compare.rates")
+    try:
+        summary = run.train(settings, str(folder / JOB), folder / TRAINING, lambda line: None)
+        assert summary is not None
+        if summary["skipped"] or summary["rollbacks"]:
+            told = f"{summary['skipped']} steps were skipped, {summary['rollbacks']} rolled back"
+            raise CheckError(f"{folder}: {told}: arms would not have the same compute; lower compare.rates")
+    except CheckError:
+        if job["documents"] is not None:
+            raise
+        summary = None  # a pilot at a rate that is too high: it loses
     log = read_log(folder / TRAINING / "log.jsonl")
-    scores = {"tokens": summary["tokens"], "curve": curve(log), **_scores(job, summary["checkpoint"])}
-    costs = {"seconds": math.fsum(line["seconds"] for line in log), **summary["energy"]}
-    costs["tokens_per_second"] = summary["tokens"] / costs["seconds"]
+    scores: dict[str, Any] = {"tokens": log[-1]["tokens"], "curve": None}
+    if summary is not None:
+        scores |= {"curve": curve(log), **_scores(job, summary["checkpoint"])}
+    costs = {"seconds": math.fsum(line["seconds"] for line in log), **log[-1]["energy"]}
+    costs["tokens_per_second"] = log[-1]["tokens"] / costs["seconds"]
     publish(folder / COSTS, costs)
     publish(folder / SCORES, scores)
     if not job["keep"]:

@@ -69,9 +69,7 @@ class LossLaw:
 # Approach 3 as printed (section 3.3, equation 10): at 5.76e23 FLOPs these give N = 32 B where the paper says 40 B. For show only.
 CHINCHILLA_ROUNDED = LossLaw("Chinchilla, approach 3, as printed", 1.69, 406.4, 410.7, 0.34, 0.28)
 # The same fit with all digits, as comments of the paper's TeX source hold them (found by Besiroglu et al. 2024).
-CHINCHILLA = LossLaw(
-    "Chinchilla, approach 3", math.exp(0.5267228), math.exp(6.0073404), math.exp(6.0179186), 0.33917084, 0.2849083
-)
+CHINCHILLA = LossLaw("Chinchilla, approach 3", math.exp(0.5267228), math.exp(6.0073404), math.exp(6.0179186), 0.33917084, 0.2849083)
 # Besiroglu, Erdil, Barnett and You 2024, "Chinchilla scaling: a replication attempt": the fit that the paper's own figure gives.
 BESIROGLU = LossLaw("Besiroglu et al.", 1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 # Standard errors as published there; a = beta / (alpha + beta) = .513 with .020. No covariances are published.

@@ -11,7 +11,7 @@ from pipelines.recipe_compare import Compare
 from tests import corpus
 from tests.runs import run_build
 from train.compare import jobs, runner, worker
-from train.compare.comparison import chosen_rate
+from train.compare.plan import pilot_so_far
 from train.compare.prepare import Comparison
 
 MODEL: dict[str, Any] = {
@@ -72,10 +72,12 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 def train_all(made: Comparison) -> list[jobs.Job]:
     """Runs every job of a comparison in this process, as `runner.run_jobs` does in others; returns them."""
     primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
-    pilot = jobs.pilot(made.settings, made.tokens)
-    for job in pilot:
-        _work(made, job, primary)
-    wanted = jobs.jobs(made.contrasts, chosen_rate(made, pilot), made.tokens)
+    pilot, rate = pilot_so_far(made)
+    while rate is None:
+        for job in pilot:
+            _work(made, job, primary)
+        pilot, rate = pilot_so_far(made)
+    wanted = jobs.jobs(made.contrasts, rate, made.tokens)
     for job in wanted:
         _work(made, job, primary)
     return [*pilot, *wanted]

@@ -144,6 +144,14 @@ def test_all_controls_can_be_run(run, sets):
     assert {run["tokens"] for run in told["runs"] if run["arm"].endswith("_doubled")} == {4096}
 
 
+def test_a_pilot_at_a_rate_that_is_too_high_loses(run, sets):
+    asked = comparisons.settings(sets, seeds=1, tokens=2048, rates=[0.01, 1e12])
+    told = compared(run, asked)["result"]["rate"]
+    losses = {one["rate"]: one["loss"] for one in told["pilot"]}
+    assert losses[1e12] is None
+    assert told["chosen"] == min((rate for rate in losses if rate < 1), key=losses.__getitem__)
+
+
 def test_glams_mixture_has_the_same_curated_documents_at_the_same_places(run, sets):
     from train.corpus import open_corpus
     from train.data import TrainingData

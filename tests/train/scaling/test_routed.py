@@ -93,7 +93,7 @@ def runs_of(final_runs, router) -> Rows:
 
 
 # Clark et al., table 3. How near: RL-R and Hash to the last printed digit, one unit of it. S-Base's b is -.112 on the published
-# runs; two of its runs of 130M (256 experts is one) are not among them.
+# runs, for a reason not found; its run of 130M with 256 experts is not among them.
 PUBLISHED = {
     "S-Base": (61, (-0.082, -0.108, 0.009, 1.104), (0.001, 0.005, 0.001, 0.003), "S-BASE"),
     "RL-R": (62, (-0.083, -0.126, 0.012, 1.111), (0.0006, 0.001, 0.0006, 0.001), "RL-R"),
