@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.beam_parts import unpacked
 from pipelines.dedup.minhash import unpack
 from pipelines.parts import Part
 from pipelines.schema import CLUSTERS
@@ -77,6 +76,8 @@ def near_signatures(store: Store, part: Part, permutations: int) -> np.ndarray:
 
 def write_clusters(store: Store, part: Part, values: Iterable[bytes], key: str) -> None:
     """Publishes a part's clusters table: one row a document, in the documents' order and row groups."""
+    from pipelines.beam_parts import unpacked  # not by who only looks at a run: it imports Beam
+
     members = unpacked(values, MEMBER, ("row", "kind", "place"))
     table = _table(members, part)
     path = part.path("clusters")

@@ -155,7 +155,8 @@ def test_json_is_one_document_with_stable_keys(winnow, built, tmp_path):
     (found,) = printed("explain", run, "w.jsonl#3")
     assert list(found) == ["document", "signals", "clusters", "verdicts", "removed_by", "purged"]
     assert list(found["verdicts"][0]) == [
-        "variant", "verdict", "stage", "value", "threshold", "duplicate_of", "split", "keeper", "prefix", "position", "offset",
+        "variant", "verdict", "stage", "value", "threshold", "duplicate_of", "split",
+        "duplicate_run", "keeper", "prefix", "position", "offset",
     ]  # fmt: skip
 
 
@@ -172,7 +173,7 @@ def test_plan_as_json_is_the_resolved_recipe_with_its_tasks(winnow, inputs, tmp_
     code, out, _ = winnow("plan", tmp_path / "r.yaml", "--set", "seed=7", "--json")
     found = json.loads(out)
     assert code == 0
-    assert (found["recipe"]["seed"], list(found)) == (7, ["recipe", "sources", "tasks"])
+    assert (found["recipe"]["seed"], list(found)) == (7, ["recipe", "sources", "blocklists", "tasks"])
     code, out, _ = winnow("plan", tmp_path / "r.yaml")
     assert "variant filtered (dedup: exact, near)" in out
 

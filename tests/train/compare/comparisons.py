@@ -28,7 +28,8 @@ OVERRIDES = (
     "variants.raw={dedup: []}",
     "variants.deduplicated={dedup: [exact, near]}",
     "variants.unfiltered={dedup: [exact, near], default: {rules: [gopher]}}",
-    "variants.filtered={dedup: [exact, near], default: {rules: [gopher], quality: {draw: pareto, alpha: 9, keep_rate: 0.3}}}",
+    "variants.filtered={dedup: [exact, near], default: {rules: [gopher]},"
+    " sources: {web: {quality: {draw: pareto, alpha: 9, keep_rate: 0.3}}}}",
     "tokens.shards=1",
 )
 

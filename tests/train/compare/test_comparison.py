@@ -392,8 +392,8 @@ def test_the_default_comparison_judges_on_what_was_held_out(run):
     from train.compare.defaults import default_compare
 
     found = default_compare(Run.open(str(run)))
-    assert {name: one.group for name, one in found.sets.items()} == {"books": "web", "web": "web", "wiki": "positives"}
-    assert found.endpoint == "positives"
+    assert {name: one.group for name, one in found.sets.items()} == {"books": "unseen", "web": "web", "wiki": "positives"}
+    assert found.endpoint == "unseen"
 
 
 def test_the_command_prints_its_plan_first(run, sets, tmp_path):
