@@ -270,15 +270,21 @@ def windows(targets: int, first: int, context: int, overlap: int) -> Iterator[tu
         scored = stop
 
 
-@torch.inference_mode()
-def _read(model: Decoder, sequences: Sequence[np.ndarray], now: Sequence[Window]) -> list[tuple[list[float], bool]]:
-    """(nats of the scored tokens, whether all were the likeliest) of each window."""
+def padded(sequences: Sequence[np.ndarray], now: Sequence[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens int64, valid bool, scored bool) [B, T] of a call: windows are filled up behind their ends, where no token looks."""
     shape = (len(now), max(window.stop - window.begin for window in now))
     tokens_BT, valid_BT, scored_BT = np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     for row, window in enumerate(now):
         size = window.stop - window.begin
         tokens_BT[row, :size], valid_BT[row, :size] = sequences[window.sequence][window.begin : window.stop], True
         scored_BT[row, window.scored - window.begin : size] = True
+    return tokens_BT, valid_BT, scored_BT
+
+
+@torch.inference_mode()
+def _read(model: Decoder, sequences: Sequence[np.ndarray], now: Sequence[Window]) -> list[tuple[list[float], bool]]:
+    """(nats of the scored tokens, whether all were the likeliest) of each window."""
+    tokens_BT, valid_BT, scored_BT = padded(sequences, now)
     targets = [sequences[window.sequence][window.scored + 1 : window.stop + 1] for window in now]
     weight_VD = model.output_weight
     device = weight_VD.device

@@ -11,7 +11,6 @@ or a function of its number. SIGTERM ends it at the next step with a checkpoint 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import threading
@@ -30,6 +29,7 @@ from train.allocator import keep_freed_memory
 from train.corpus import Corpus, open_corpus
 from train.data import validation_sequences
 from train.energy import Meter, default_watts
+from train.files import publish
 from train.loop import Trainer
 from train.parallel import World, joined
 from train.run_config import Settings, filled
@@ -89,21 +89,12 @@ def _folder(folder: Path, settings: Settings, world: World) -> Iterator[None]:
             changed = run_config.differences(run_file.load(str(stored)), settings)
             if changed:
                 raise UserError(f"{folder}: another run is here: {'; '.join(changed)}; take its settings, or another folder")
-        _publish(stored, run_file.dump(settings).encode())
+        publish(stored, run_file.dump(settings).encode())
         checkpoint.sweep(folder / CHECKPOINTS)
         if not begun:
             shutil.rmtree(folder / CHECKPOINTS / _START, ignore_errors=True)
         world.barrier()
         yield
-
-
-def _publish(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @contextlib.contextmanager

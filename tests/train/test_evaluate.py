@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import bpe, bpe_file
-from pipelines.errors import UserError
+from tests.errors import one_line
 from tests.train.models import DENSE, SPARSE, moe
 from tests.train.shards import write_shard, write_variant
 from train import evaluate, weights
@@ -72,15 +72,6 @@ def plainly(model, text, overlap):
 def write_lines(path, *records):
     path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in records))
     return str(path)
-
-
-def one_line(call, *parts):
-    with pytest.raises(UserError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    for part in parts:
-        assert str(part) in line, line
 
 
 # -- scores -------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines import bpe, bpe_file
-from pipelines.errors import UserError
+from tests.errors import one_line
 from tests.train.models import DENSE, MOE, tokens
 from train import export, presets, weights
 from train.config import ModelConfig
@@ -47,15 +47,6 @@ def read_by_transformers(folder, **options):
     assert type(model).__name__ == "LlamaForCausalLM"
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model.eval()
-
-
-def one_line(call, *parts):
-    with pytest.raises(UserError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    for part in parts:
-        assert str(part) in line, line
 
 
 @pytest.mark.parametrize("kind", LLAMAS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import bpe_file
-from pipelines.errors import UserError
+from tests.errors import one_line
 from tests.train.models import DENSE, SPARSE, moe, tokens
 from train import export, weights
 from train.model import build
@@ -43,15 +43,6 @@ def checkpoint(tmp_path):
     config = dataclasses.replace(SPARSE, vocab_size=257, context=48)
     weights.write_checkpoint(str(tmp_path / "made"), config, lively(config).state_dict(), bpe_file.save(BYTES))
     return str(tmp_path / "made")
-
-
-def one_line(call, *parts):
-    with pytest.raises(UserError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    for part in parts:
-        assert str(part) in line, line
 
 
 # -- the cache ----------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines import bpe_file
-from pipelines.errors import UserError
+from tests.errors import one_line
 from tests.train.models import DENSE, SPARSE, moe, tokens
 from train import weights
 from train.model import build
@@ -83,16 +83,6 @@ def test_others_may_read_weights_as_they_may_read_any_file(folder):
 
 
 # -- not a checkpoint ---------------------------------------------------------------------------------------------------------
-
-
-def one_line(call, *parts):
-    """The call fails with one line that holds these parts."""
-    with pytest.raises(UserError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    for part in parts:
-        assert str(part) in line, line
 
 
 def test_no_folder(tmp_path):

@@ -22,7 +22,8 @@ from train import flops
 from train.compare import jobs, result, runner
 from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
 from train.compare.prepare import ANOTHER_RUN, Comparison, prepare
-from train.compare.worker import COSTS, SCORES, publish, read_rows
+from train.compare.worker import COSTS, SCORES
+from train.files import publish, publish_json, read_json_lines
 
 RESULT, COSTS_OF_ALL, PAGE, PLAN = "result.json", "costs.json", "index.html", "plan.json"
 _COLUMNS = 100  # of a terminal
@@ -48,7 +49,7 @@ def compare(
     count = processes or max(1, len(os.sched_getaffinity(0)))
     left = None if budget is None else max(0.0, budget - (time.monotonic() - began))
     plan = make_plan(made, left, count)
-    publish(made.folder / PLAN, plan_json(made, plan))
+    publish_json(made.folder / PLAN, plan_json(made, plan))
     say(plan_text(made, plan))
     if plan_only:
         return {"folder": str(made.folder), "plan": plan_json(made, plan)}
@@ -87,7 +88,7 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
 
 def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """(result.json, costs.json) of what is finished."""
-    documents = read_rows(made.documents)
+    documents = read_json_lines(made.documents)
     rows = [
         {
             "domain": row["domain"],
@@ -202,11 +203,9 @@ def write(made: Comparison, told: dict[str, Any], costs: dict[str, Any]) -> None
     """result.json, costs.json and the page."""
     from train.compare import page
 
-    publish(made.folder / RESULT, told)
-    publish(made.folder / COSTS_OF_ALL, costs)
-    temporary = made.folder / f".{PAGE}.tmp"
-    temporary.write_text(page.render(told, costs), "utf-8")
-    temporary.replace(made.folder / PAGE)
+    publish_json(made.folder / RESULT, told)
+    publish_json(made.folder / COSTS_OF_ALL, costs)
+    publish(made.folder / PAGE, page.render(told, costs).encode())
 
 
 def result_text(told: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from pipelines.errors import UserError
-from train.evaluate import Document, Encoder, Window, check_vocabulary, windows
+from train.evaluate import Document, Encoder, Window, check_vocabulary, padded, windows
 from train.model import Decoder
 from train.moe import RoutingOptions
 
@@ -70,12 +70,7 @@ def document_counts(model: Decoder, encoder: Encoder, documents: Sequence[Docume
 @torch.inference_mode()
 def _route(model: Decoder, sequences: Sequence[np.ndarray], now: Sequence[Window], experts: int) -> np.ndarray:
     """int64 [B, L, E]: assignments of the positions of each window that count in it."""
-    shape = (len(now), max(window.stop - window.begin for window in now))
-    tokens_BT, valid_BT, counted_BT = np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    for row, window in enumerate(now):
-        size = window.stop - window.begin
-        tokens_BT[row, :size], valid_BT[row, :size] = sequences[window.sequence][window.begin : window.stop], True
-        counted_BT[row, window.scored - window.begin : size] = True
+    tokens_BT, valid_BT, counted_BT = padded(sequences, now)
     device = model.output_weight.device
     _, routed = model.hidden(
         torch.from_numpy(tokens_BT).to(device), valid_BT=torch.from_numpy(valid_BT).to(device), routing=_RECORDED

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from pipelines.store import reading_table
 from pipelines.tokenize import ids_of
 from train.compare.documents import Rows, Run, rows_of_part
 from train.compare.pools import sequences_of
+from train.files import publish_json
 
 WEB, FACTS, WEB_ONLY, GLAM = "web", "pool.json", "blend.json", "glam.json"
 GLAM_WEB, GLAM_CURATED = 0.42, 0.58  # GLaM, Du et al. 2022, table 3: filtered web pages, and all other sources together
@@ -88,14 +88,14 @@ def write_pool(root: Path, name: str, run: Run, rows: Rows, context: int, made: 
         pa.table({"doc_id": doc_ids, "source": sources, "tokens": pa.array(rows.tokens_R)}), folder / "documents.parquet"
     )
     tokens = writer.tokens
-    _write_json(folder / WEB_ONLY, {"train": [_shard(WEB, tokens, 1.0)]})
+    publish_json(folder / WEB_ONLY, {"train": [_shard(WEB, tokens, 1.0)]})
     if curated:
         beside = read_pool(root, "curated")
         assert beside is not None
         other = _shard(f"../curated/{WEB}", beside.tokens, GLAM_CURATED)
-        _write_json(folder / GLAM, {"train": [_shard(WEB, tokens, GLAM_WEB), other]})
+        publish_json(folder / GLAM, {"train": [_shard(WEB, tokens, GLAM_WEB), other]})
     pool = Pool(name, tokens, sequences, writer.documents, rows.by_source(), made, digest.hexdigest())
-    _write_json(folder / FACTS, pool.to_json())
+    publish_json(folder / FACTS, pool.to_json())
     return pool
 
 
@@ -134,12 +134,3 @@ def _append(writer: ShardWriter, run: Run, part: Any, wanted: np.ndarray, dtype:
                     writer.append(ids, np.array([begin, begin + left - 1]))
                 return 0
     return left
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -30,9 +30,9 @@ from train import flops, run_config
 from train.compare import jobs, measures, pool_files, pools, second, sets
 from train.compare.defaults import default_compare
 from train.compare.documents import Rows, Run, is_within, read_rows, steps_between
-from train.compare.worker import publish
 from train.config import ModelConfig
 from train.evaluate import Encoder
+from train.files import publish_json
 from train.run_config import Settings, filled
 
 VERSION = 1
@@ -107,7 +107,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     context = filled(training.context)
     glam = any(one.name == "glam" for one in contrasts)
     with lock.hold(str(root / ".lock"), str(root)):
-        publish(root / "settings.json", identity)
+        publish_json(root / "settings.json", identity)
         told, limits = _write_sets(run, runs, asked, specs, root / "sets")
         written, more = _write_pools(run, runs, names, asked, web, found, wanted, context, glam, root / "pools")
     per_step = filled(training.batch) * context
@@ -249,7 +249,7 @@ def _write_sets(
                 file.write(json.dumps({**row, "text": document.text}, ensure_ascii=False) + "\n")
         groups = {spec.name: spec.group for spec in specs}
         more = {name: {"duplicates": one.duplicates, "left_out": one.left_out} for name, one in taken.items()}
-        publish(told, {name: {"group": groups[name], **facts[name], **more[name]} for name in groups})
+        publish_json(told, {name: {"group": groups[name], **facts[name], **more[name]} for name in groups})
     found = json.loads(told.read_bytes())
     alone = sorted(name for name, facts in found.items() if facts["clusters"] < 2)
     return found, tuple(f"the evaluation set {name} is one cluster of documents: no interval can be had on it" for name in alone)

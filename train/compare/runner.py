@@ -21,7 +21,8 @@ from typing import Any
 from pipelines.errors import CheckError
 from train.compare import jobs
 from train.compare.prepare import Comparison
-from train.compare.worker import COSTS, JOB, SCORES, TRAINING, publish
+from train.compare.worker import COSTS, JOB, SCORES, TRAINING
+from train.files import publish_json
 from train.run import CHECKPOINTS, STOPPED
 from train.run_config import DataSettings, SavingSettings, Settings, filled
 
@@ -146,7 +147,7 @@ def _start(folder: Path, told: dict[str, Any]) -> subprocess.Popen[bytes]:
     if (folder / JOB).exists() and _rate(folder) != told["settings"]["optimiser"]["peak"]:  # done or half done at another rate
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    publish(folder / JOB, told)
+    publish_json(folder / JOB, told)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with open(folder / "errors.txt", "wb") as errors:
         return subprocess.Popen(

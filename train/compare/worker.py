@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import CheckError, UserError
+from train.files import publish_json, read_json_lines
 
 JOB, TRAINING, SCORES, COSTS = "job.json", "train", "scores.json", "costs.json"
 CURVE_POINTS = 100
@@ -52,8 +53,8 @@ def work(folder: Path) -> None:
         scores |= {"curve": curve(log), **_scores(job, summary["checkpoint"])}
     costs = {"seconds": math.fsum(line["seconds"] for line in log), **log[-1]["energy"]}
     costs["tokens_per_second"] = log[-1]["tokens"] / costs["seconds"]
-    publish(folder / COSTS, costs)
-    publish(folder / SCORES, scores)
+    publish_json(folder / COSTS, costs)
+    publish_json(folder / SCORES, scores, indent=None)
     if not job["keep"]:
         shutil.rmtree(folder / TRAINING / run.CHECKPOINTS)
 
@@ -84,18 +85,12 @@ def read_documents(path: Path, encoder: Any) -> list[Any]:
     """The evaluation documents that the comparison chose."""
     from train.evaluate import Document
 
-    return [Document(row["domain"], row["doc"], row["cluster"], row["text"], encoder(row["text"])) for row in read_rows(path)]
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a text may hold other marks of a line's end (U+2028, U+0085), which end none here."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+    return [Document(row["domain"], row["doc"], row["cluster"], row["text"], encoder(row["text"])) for row in read_json_lines(path)]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The steps of a training run."""
-    return [line for line in read_rows(path) if line["event"] == "step"]
+    return [line for line in read_json_lines(path) if line["event"] == "step"]
 
 
 def curve(steps: list[dict[str, Any]]) -> list[list[float]]:
@@ -106,18 +101,6 @@ def curve(steps: list[dict[str, Any]]) -> list[list[float]]:
         some = steps[len(steps) * number // count : len(steps) * (number + 1) // count]
         points.append([some[-1]["tokens"], math.fsum(line["loss"] for line in some) / len(some)])
     return points
-
-
-def publish(path: Path, value: Any) -> None:
-    """Writes JSON that appears whole or not at all."""
-    import os
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, allow_nan=False, indent=None if path.name == SCORES else 1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _end_with_the_comparison(parent: int) -> None:

@@ -13,6 +13,7 @@ from tests.runs import run_build
 from train.compare import jobs, runner, worker
 from train.compare.plan import pilot_so_far
 from train.compare.prepare import Comparison
+from train.files import publish_json
 
 MODEL: dict[str, Any] = {
     "model": {
@@ -88,5 +89,5 @@ def _work(made: Comparison, job: jobs.Job, primary: tuple[str, ...]) -> None:
     if not runner.is_done(made, job):
         folder = runner.folder_of(made, job)
         folder.mkdir(parents=True, exist_ok=True)
-        worker.publish(folder / worker.JOB, runner.describe(made, job, primary, made.settings.seeds))
+        publish_json(folder / worker.JOB, runner.describe(made, job, primary, made.settings.seeds))
         worker.work(folder)

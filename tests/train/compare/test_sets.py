@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import models
-from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from pipelines.schema import TRAIN, VALIDATION
 from pipelines.store import read_columns, reading_table
+from tests.errors import one_line
 from train import evaluate
 from train.compare import sets
 from train.compare.documents import Run
@@ -29,15 +29,6 @@ from train.evaluate import Document, Encoder
 
 def encoder_of(run):
     return Encoder(run.store.read(models.TOKENIZER), "the run's")
-
-
-def one_line(call, *parts):
-    with pytest.raises(UserError) as caught:
-        call()
-    line = str(caught.value)
-    assert "\n" not in line
-    for part in parts:
-        assert str(part) in line, line
 
 
 def write(path, *records):
