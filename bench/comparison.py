@@ -30,7 +30,7 @@ from comparison_corpora import WEB, Document, Judged, Row, article, excerpt, lay
 from pipelines.build import build
 from pipelines.engine import load_engine
 from pipelines.overview import table
-from pipelines.recipe import load, parse
+from pipelines.recipe_file import load, parse
 from pipelines.schema import KEEP
 from pipelines.store import Store, read_columns
 

@@ -23,7 +23,7 @@ import zipfile
 from pipelines import packages, sample
 from pipelines.build import build
 from pipelines.engine import load_engine
-from pipelines.recipe import load
+from pipelines.recipe_file import load
 
 REPOSITORIES = ("attrs", "click", "httpx", "jinja2", "rich", "torch/nn", "numpy/lib", "pyarrow", "pygments", "typer", "yaml")
 

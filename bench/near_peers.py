@@ -28,7 +28,7 @@ from pipelines.build import build
 from pipelines.dedup.minhash import MinHashSpec
 from pipelines.dedup.words import words_reference
 from pipelines.engine import load_engine
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 
 NGRAM = 5
 RECIPE = """

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipelines import models, sample
 from pipelines.build import build
 from pipelines.engine import load_engine
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.store import Store
 from quality.perplexity import bucket
 

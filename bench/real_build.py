@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pipelines import overview
 from pipelines.build import build
 from pipelines.engine import load_engine
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.schema import KEEP
 from pipelines.store import Store, read_columns
 

@@ -53,7 +53,7 @@ def main() -> None:
     started = time.process_time()
     from pipelines import beam_parts, build, cluster, select, select_parts, select_solve
     from pipelines.engine import Engine
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
 
     import_seconds = time.process_time() - started
 

@@ -54,7 +54,8 @@ from pipelines.index import write_index
 from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts, task_record
 from pipelines.plan import Plan, make_plan
-from pipelines.recipe import RECIPE, Recipe, dump, parse
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
 

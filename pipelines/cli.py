@@ -56,7 +56,7 @@ def plan(
     from pipelines import against, blocklist, overview
     from pipelines.mixture_plan import mixture_json, mixture_text
     from pipelines.plan import make_plan
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
 
     loaded, base = load(recipe, overrides or ())
     made = make_plan(loaded, base)
@@ -85,7 +85,7 @@ def build(
     from pipelines import overview
     from pipelines.build import build as run_build
     from pipelines.engine import check, load_engine
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
     from pipelines.report.figures import alarms
 
     loaded, base = load(recipe, overrides or ())

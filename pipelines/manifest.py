@@ -16,7 +16,8 @@ from pipelines import against, blocklist, index, mixture, models, references, re
 from pipelines.conservation import Accounts
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
-from pipelines.recipe import RECIPE, Recipe, resolved
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import RECIPE, resolved
 from pipelines.report import CARD, CROISSANT, PAGE, STATS, write_croissant
 from pipelines.report.statistics import statistics_path
 from pipelines.select_settings import solution_path

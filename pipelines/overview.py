@@ -9,7 +9,8 @@ import yaml
 
 from pipelines.blocklist import Blocklist
 from pipelines.plan import Plan
-from pipelines.recipe import Draw, Languages, Policy, Recipe, resolved
+from pipelines.recipe import Draw, Languages, Policy, Recipe
+from pipelines.recipe_file import resolved
 from pipelines.schema import TRAIN, VALIDATION
 
 if TYPE_CHECKING:

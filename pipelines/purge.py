@@ -34,7 +34,8 @@ from pipelines.index import write_index
 from pipelines.manifest import MANIFEST, prune, write_manifest
 from pipelines.parts import Part, list_parts
 from pipelines.plan import Plan
-from pipelines.recipe import RECIPE, Recipe, parse
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import RECIPE, parse
 from pipelines.report import statistics, write_report
 from pipelines.schema import CLUSTERS, DOCUMENTS, content_hash
 from pipelines.store import SIDECAR, Store, TableWriter, reading_table

@@ -15,28 +15,19 @@ a byte. An unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from pipelines import mixture
-from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
-from pipelines.sample import sample_folder
-from pipelines.strict import Strict, sections
+from pipelines.strict import Strict
 
-RECIPE = "recipe.yaml"  # in a run directory: the recipe in force, with every default written out
-SAMPLE = "sample"  # the shipped recipe whose inputs come out of published packages
-_MAX_RECIPE_BYTES = 1 << 20
-_NAME = r"^[a-z0-9][a-z0-9_]{0,63}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_]{0,63}$"
 
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Jaccard = Annotated[float, Field(gt=0, le=1)]
 _OneOrMore = pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
@@ -344,116 +335,3 @@ def _first(*values: Any) -> Any:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else ", which does not exist"
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------------
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases (a few bytes of them expand without bound) and without repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not supported", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else id(key_node))
-        return super().construct_mapping(node, deep)
-
-
-def load(name: str, overrides: Iterable[str] = ()) -> tuple[Recipe, str]:
-    """(recipe, folder that relative paths start from). `name`: a file, or the name of a shipped recipe such as "sample"."""
-    path = Path(name)
-    if not path.exists() and re.fullmatch(_NAME, name):
-        shipped = resources.files("beam_config") / "recipes" / f"{name}.yaml"
-        if shipped.is_file():
-            return parse(shipped.read_text("utf-8"), name, overrides), sample_folder() if name == SAMPLE else "."
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{name}: no such recipe ({error.strerror}); give a YAML file or a shipped name") from error
-    if len(content) > _MAX_RECIPE_BYTES:
-        raise UserError(f"{name}: a recipe of {len(content)} bytes; the limit is {_MAX_RECIPE_BYTES}")
-    try:
-        return parse(content.decode("utf-8"), name, overrides), str(path.parent)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 ({error})") from error
-
-
-def parse(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe that `text` (YAML) says, with `a.b=c` overrides. Every fault is a UserError of one line."""
-    try:
-        tree = yaml.load(text, _PlainLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{name}: not a YAML recipe: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{name}: a recipe is a mapping with name, sources and variants")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Recipe.model_validate(tree)
-    except pydantic.ValidationError as error:
-        raise UserError(f"{name}: {_explain(error)}") from error
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    if not equals or not dotted:
-        raise UserError(f"--set {override}: write it as a.b=value")
-    try:
-        parsed = yaml.load(value, _PlainLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
-    *parents, last = dotted.split(".")
-    node: Any = tree
-    for parent in parents:
-        if node.get(parent) is None:
-            node[parent] = {}
-        node = node[parent]
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override}: {parent!r} is a value, not a section")
-    node[last] = parsed
-
-
-def _explain(error: pydantic.ValidationError) -> str:
-    """The first fault of a recipe in one line, with the nearest known key for an unknown one.
-
-    Of what a union's branches say, the deepest is about the branch that was meant.
-    """
-    first = min(error.errors(), key=lambda fault: (fault["type"] != "extra_forbidden", -len(fault["loc"])))
-    place = [str(step) for step in first["loc"] if not _is_branch(str(step))]
-    where = ".".join(place) or "the recipe"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}{_nearest_key(place)}"
-    if first["type"] == "missing":
-        return f"the key {where} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" + (f" (got {first['input']!r:.60})" if not isinstance(first["input"], dict) else "")
-
-
-def _is_branch(step: str) -> bool:
-    """Whether a step of an error's place is pydantic's name of a union's branch, not a key."""
-    return step in ("Draw", "Languages", "[key]") or step.startswith(("literal[", "list[", "dict[", "function-after["))
-
-
-def _nearest_key(place: list[str]) -> str:
-    known = {key for model in sections() for key in model.model_fields}
-    close = difflib.get_close_matches(place[-1], sorted(known), 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else "; see docs/recipe.md for the keys"
-
-
-def resolved(recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe with every default written out, as plain values."""
-    return recipe.model_dump(mode="json")
-
-
-def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that `parse` reads back to an equal recipe."""
-    return str(yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True, width=100))

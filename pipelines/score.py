@@ -25,7 +25,8 @@ import pyarrow as pa
 from pipelines.errors import UserError
 from pipelines.judge import Judgement, ResolvedDraw, judge_length, judge_text
 from pipelines.models import Models
-from pipelines.recipe import RECIPE, Draw, Policy, Recipe, parse
+from pipelines.recipe import Draw, Policy, Recipe
+from pipelines.recipe_file import RECIPE, parse
 from pipelines.schema import KEEP, Reason, RejectReason
 from pipelines.store import Store
 

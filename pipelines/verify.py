@@ -16,7 +16,7 @@ from pipelines.errors import CheckError
 from pipelines.explain import open_run
 from pipelines.parts import list_parts
 from pipelines.plan import Plan, Task
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.records import Input, Span
 from pipelines.store import Store
 

@@ -93,7 +93,7 @@ def demo_run(tmp_path_factory) -> pathlib.Path:
     from pipelines import packages, sample
     from pipelines.build import build
     from pipelines.errors import UserError
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
     from tests.runs import TWO_THREADS
 
     if sample.missing(packages.cache_folder()):

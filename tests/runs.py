@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine import Engine
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.store import SIDECAR, TEMPORARY
 from tests import corpus
 

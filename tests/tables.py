@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines import engine, select, select_settings
 from pipelines.parts import Part
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.schema import CLUSTERS, DOCUMENTS
 from pipelines.store import Store
 from quality.signals import SIGNAL_FIELDS

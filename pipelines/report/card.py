@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.recipe import RECIPE, Recipe, parse
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import RECIPE, parse
 from pipelines.report import card_lists, distributions, shift
 from pipelines.report.figures import alarms, came_in, summed
 from pipelines.report.markdown import bullets, quoted, table

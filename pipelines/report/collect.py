@@ -29,7 +29,8 @@ from pipelines import against, mixture, models, removal
 from pipelines.conservation import Accounts
 from pipelines.judge import resolve_rules
 from pipelines.parts import Part
-from pipelines.recipe import Recipe, dump
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import dump
 from pipelines.report.mixture import account
 from pipelines.report.statistics import merge, statistics_path, top_hosts, top_licenses
 from pipelines.schema import TRAIN, Stage, stage_of

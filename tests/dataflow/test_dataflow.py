@@ -21,7 +21,7 @@ from pipelines.beam_parts import Each, spread
 from pipelines.errors import UserError
 from pipelines.parts import Part
 from pipelines.plan import Task
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.records import Input
 from pipelines.report.statistics import StatisticsWorker
 from pipelines.store import Store

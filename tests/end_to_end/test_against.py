@@ -23,7 +23,7 @@ from pipelines.errors import UserError
 from pipelines.explain import explain, to_text
 from pipelines.parts import list_parts
 from pipelines.purge import purge
-from pipelines.recipe import load, parse
+from pipelines.recipe_file import load, parse
 from pipelines.schema import doc_id
 from pipelines.store import Store
 from pipelines.verify import load_plan, verify

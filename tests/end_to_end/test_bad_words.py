@@ -10,7 +10,7 @@ import pytest
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import explain, to_text
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.score import TextScorer
 from pipelines.verify import verify
 from tests.runs import ONE_WORKER, differing, hashes

@@ -11,7 +11,7 @@ import pytest
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import Rejected, trace
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.verify import verify
 from tests import corpus
 from tests.runs import ONE_WORKER, command, differing, hashes

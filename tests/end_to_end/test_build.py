@@ -192,7 +192,7 @@ def test_a_source_that_left_the_recipe_leaves_nothing_behind(built, inputs, tmp_
     run = tmp_path / "run"
     shutil.copytree(built, run)
     from pipelines.build import build
-    from pipelines.recipe import parse
+    from pipelines.recipe_file import parse
     from tests import corpus
     from tests.end_to_end.conftest import ONE_WORKER
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.build import build
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.report import rewrite_report
 from pipelines.verify import verify
 from tests import corpus

@@ -7,7 +7,7 @@ import json
 import pyarrow.parquet as pq
 
 from pipelines.build import build
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests.runs import ONE_WORKER
 
 RECIPE = """

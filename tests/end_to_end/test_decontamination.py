@@ -16,7 +16,7 @@ from pipelines import models
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import explain, to_text
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.score import TextScorer
 from pipelines.store import SIDECAR, Store
 from pipelines.verify import verify

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipelines.build import build
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.shards import open_shard
 from pipelines.verify import verify
 from tests import corpus

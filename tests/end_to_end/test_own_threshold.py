@@ -17,7 +17,7 @@ import pytest
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import explain, to_text
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests import corpus
 from tests.runs import ONE_WORKER, TWO_THREADS, differing, hashes
 

@@ -11,7 +11,7 @@ import pytest
 from pipelines import models
 from pipelines.build import build
 from pipelines.errors import UserError
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.store import Store
 from pipelines.verify import verify
 from quality import ngrams

@@ -16,7 +16,7 @@ import pytest
 from pipelines import models, references
 from pipelines.build import build
 from pipelines.errors import UserError
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.store import Store
 from pipelines.verify import verify
 from tests import corpus

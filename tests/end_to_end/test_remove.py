@@ -16,7 +16,7 @@ from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import explain, to_text, trace
 from pipelines.purge import Purge, purge
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.schema import content_hash, doc_id
 from pipelines.shards import open_shard
 from pipelines.store import SIDECAR

@@ -23,7 +23,7 @@ from pipelines import blocklist
 from pipelines.extract import Settings, extract_task
 from pipelines.parts import task_record
 from pipelines.plan import make_plan
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.store import Store, read_columns
 from tests.runs import REPOSITORY
 from tests.sources.test_arxiv import bundle, paper, tar

@@ -36,7 +36,7 @@ def varied(tmp_path_factory) -> Path:
 def build_varied(folder: Path, run: Path, engine) -> list[str]:
     """Builds the corpus of `varied`, wherever it lies, in this process; returns what was said."""
     from pipelines.build import build
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
 
     said: list[str] = []
     recipe, base = load(str(folder / "recipe.yaml"))

@@ -140,7 +140,7 @@ def test_select_sends_standing_members_and_one_histogram_a_part(run):
 def test_a_mixture_sends_a_histogram_a_part_and_sixteen_bytes_a_document_of_the_deciding_bin(varied, run, tmp_path):
     """web is cut in both variants, wiki in neither: of the documents only those of web's deciding bin travel."""
     from pipelines.build import build
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
 
     mixed = tmp_path / "run"
     shutil.copytree(run, mixed)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines import blocklist
 from pipelines.blocklist import Blocklist, parse_entry, read_entries
 from pipelines.errors import UserError
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.urls import plain_host, plain_path
 
 

@@ -10,7 +10,7 @@ import pytest
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import Explanation, Rejected, explain, to_text, trace
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests import corpus
 from tests.runs import ONE_WORKER
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipelines import mixture
 from pipelines.errors import UserError
 from pipelines.mixture_plan import mixture_json, mixture_text
-from pipelines.recipe import Mixture, load, parse, resolved
+from pipelines.recipe import Mixture
+from pipelines.recipe_file import load, parse, resolved
 from pipelines.report.mixture import account
 from pipelines.shards import blend
 from tests.runs import REPOSITORY

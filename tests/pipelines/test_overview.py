@@ -7,7 +7,7 @@ from collections import Counter
 from pipelines import overview
 from pipelines.conservation import Accounts, SourceAccount, VariantAccount
 from pipelines.plan import make_plan
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests import corpus
 
 

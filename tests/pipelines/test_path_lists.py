@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError
 from pipelines.path_lists import entries
 from pipelines.plan import make_plan
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests.pipelines.web import serving
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.plan import make_plan
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.records import Span
 
 TARGET = 1_000_000

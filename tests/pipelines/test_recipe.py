@@ -3,7 +3,8 @@
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.recipe import Draw, parse, resolved
+from pipelines.recipe import Draw
+from pipelines.recipe_file import parse, resolved
 
 RECIPE = """
 name: tiny

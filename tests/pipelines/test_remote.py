@@ -14,7 +14,7 @@ from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.plan import make_plan
 from pipelines.reading import decompressed, open_input
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from pipelines.sources import check_unchanged, scan
 from tests import corpus
 from tests.pipelines.web import serving

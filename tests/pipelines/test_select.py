@@ -14,7 +14,8 @@ from collections import defaultdict
 import pytest
 from scipy.optimize import brentq
 
-from pipelines.recipe import Draw, parse
+from pipelines.recipe import Draw
+from pipelines.recipe_file import parse
 from tests.runs import TWO_THREADS, differing, hashes
 from tests.tables import RECIPE, cluster, random_documents, run_select, uniform_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.build import build
 from pipelines.errors import UserError
-from pipelines.recipe import parse
+from pipelines.recipe_file import parse
 from tests.runs import ONE_WORKER
 from tests.sources.reading import read, records, recount, rejects, texts
 

@@ -42,7 +42,7 @@ def compare(
 
     if find_spec("torch") is None:
         raise UserError("torch is not installed; pip install 'winnow[train]'")
-    from pipelines.recipe import load
+    from pipelines.recipe_file import load
     from train.compare import comparison
 
     settings, base = None, "."

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from pipelines.dedup.paragraphs import without
 from pipelines.explain import open_run
 from pipelines.parts import ROW_BITS, Part, list_parts
-from pipelines.recipe import RECIPE as RECIPE_FILE
-from pipelines.recipe import Recipe, parse
+from pipelines.recipe import Recipe
+from pipelines.recipe_file import RECIPE as RECIPE_FILE
+from pipelines.recipe_file import parse
 from pipelines.schema import KEEP, TRAIN
 from pipelines.store import Store, read_columns, reading_table
 from pipelines.verify import load_plan

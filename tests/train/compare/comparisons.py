@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipe import Recipe, parse
+from pipelines.recipe import Recipe
 from pipelines.recipe_compare import Compare
+from pipelines.recipe_file import parse
 from tests import corpus
 from tests.runs import run_build
 from train.compare import jobs, runner, worker

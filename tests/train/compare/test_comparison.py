@@ -178,7 +178,7 @@ def test_a_comparison_that_is_killed_and_goes_on_gives_the_same_result(run, sets
     asked["model"] = comparisons.MODEL
     reference = compared(other, comparisons.settings(**asked))["result"]
     recipe = tmp_path / "recipe.yaml"
-    from pipelines.recipe import dump
+    from pipelines.recipe_file import dump
 
     recipe.write_text(dump(comparisons.recipe(tmp_path, **asked)), "utf-8")
     arguments = ["compare", str(run), "--recipe", str(recipe), "--json"]
@@ -397,7 +397,7 @@ def test_the_default_comparison_judges_on_what_was_held_out(run):
 
 
 def test_the_command_prints_its_plan_first(run, sets, tmp_path):
-    from pipelines.recipe import dump
+    from pipelines.recipe_file import dump
 
     recipe = tmp_path / "recipe.yaml"
     asked = {"sets": sets, "seeds": 2, "tokens": 4096, "rates": [0.01], "model": comparisons.MODEL, "controls": ["matched"]}
