@@ -33,7 +33,7 @@ import fsspec
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.reading import CorruptInput, OversizedLine, decompressed, lines, open_input
+from pipelines.given_lines import decoded, given_lines
 from pipelines.recipe import Recipe
 from pipelines.store import Store, stage_key
 from pipelines.urls import MOST_HOST, plain_host, plain_path, port_of, with_port
@@ -42,7 +42,7 @@ VERSION = 1
 LINE_BYTES = 1 << 16
 _CARD = "winnow"
 _KEY = 16  # bytes of a hash
-_BOM = b"\xef\xbb\xbf"
+_MEND = "mend the list"
 _FOLDER = ("domains", "urls")  # of a folder in UT1's layout
 _SHOWN = 60  # characters of a line that an error shows
 _MARK = " "  # behind a host that has entries with a path: no entry has a blank
@@ -69,25 +69,16 @@ def parse_entry(line: str) -> tuple[str, str] | None:
 
 def read_entries(url: str) -> Iterator[bytes | tuple[str, str]]:
     """The entries of a file: a plain host as its bytes, for speed, anything else as (host, path). Its faults are UserErrors."""
-    with open_input(url) as raw:
-        try:
-            for number, line in enumerate(lines(decompressed(raw), LINE_BYTES), 1):
-                if isinstance(line, bytes) and _PLAIN.fullmatch(line):
-                    yield line
-                elif (found := _read_line(line, number, url)) is not None:
-                    yield found
-        except CorruptInput as error:
-            raise UserError(f"{url}: cannot be read to its end ({error}); mend the list") from error
+    for number, line in given_lines(url, LINE_BYTES, "a list has one host or host/path a line", _MEND):
+        if _PLAIN.fullmatch(line):
+            yield line
+        elif (found := _read_line(line, number, url)) is not None:
+            yield found
 
 
-def _read_line(line: bytes | OversizedLine, number: int, url: str) -> tuple[str, str] | None:
+def _read_line(line: bytes, number: int, url: str) -> tuple[str, str] | None:
     """The entry of a line, None for a blank one or a comment."""
-    if isinstance(line, OversizedLine):
-        raise UserError(f"{url}: line {number}: over {LINE_BYTES} bytes; a list has one host or host/path a line")
-    try:
-        text = (line.removeprefix(_BOM) if number == 1 else line).decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{url}: line {number}: not UTF-8 ({error.reason}); mend the list") from error
+    text = decoded(line, number, url, _MEND)
     if not text or text.startswith("#"):
         return None
     found = parse_entry(text)

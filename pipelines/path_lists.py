@@ -12,26 +12,21 @@ import posixpath
 from collections.abc import Iterator
 
 from pipelines.errors import UserError
-from pipelines.reading import CorruptInput, OversizedLine, decompressed, lines, open_input
+from pipelines.given_lines import decoded, given_lines
 
 MARK = "@"
 _LINE_BYTES = 1 << 16
-_BOM = b"\xef\xbb\xbf"
 _SHOWN = 60  # characters of a line that an error shows
 
 
 def entries(url: str, root: str | None) -> Iterator[tuple[int, str]]:
     """(number of its line, path or URL) of every input that the list at `url` names. Its faults are UserErrors."""
     folder, found = root or url.rpartition("/")[0], False
-    with open_input(url) as raw:
-        try:
-            for number, line in enumerate(lines(decompressed(raw), _LINE_BYTES), 1):
-                entry = _entry(line, number, url)
-                if entry:
-                    found = True
-                    yield number, entry if is_absolute(entry) else posixpath.join(folder, entry)
-        except CorruptInput as error:
-            raise UserError(f"{url}: cannot be read to its end ({error}); fetch the list again") from error
+    for number, line in given_lines(url, _LINE_BYTES, "a path list has one path a line", "fetch the list again"):
+        entry = _entry(line, number, url)
+        if entry:
+            found = True
+            yield number, entry if is_absolute(entry) else posixpath.join(folder, entry)
     if not found:
         raise UserError(f"{url}: names no input; a path list has one path a line")
 
@@ -41,14 +36,9 @@ def is_absolute(path: str) -> bool:
     return "://" in path or path.startswith("/")
 
 
-def _entry(line: bytes | OversizedLine, number: int, url: str) -> str:
+def _entry(line: bytes, number: int, url: str) -> str:
     """The entry of a line, "" for a blank one or a comment."""
-    if isinstance(line, OversizedLine):
-        raise UserError(f"{url}: line {number}: over {_LINE_BYTES} bytes; a path list has one path a line")
-    try:
-        text = (line.removeprefix(_BOM) if number == 1 else line).decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{url}: line {number}: not UTF-8 ({error.reason}); mend the list") from error
+    text = decoded(line, number, url, "mend the list")
     if text.startswith("#"):
         return ""
     if ".." in text.split("/") or text.endswith("/"):

@@ -24,11 +24,10 @@ import pyarrow as pa
 
 from pipelines.dedup.phrases import PhraseIndex, build, find
 from pipelines.errors import UserError
-from pipelines.reading import CorruptInput, OversizedLine, decompressed, lines, open_input
+from pipelines.given_lines import given_lines
 
 NGRAM, SHORTEST = 13, 8  # words
 LINE_BYTES = 64 << 20  # the limit for one record
-_BOM = b"\xef\xbb\xbf"
 
 
 def build_index(sets: Mapping[str, Iterable[str]]) -> PhraseIndex:
@@ -55,19 +54,12 @@ def overlaps(texts: pa.Array, index: PhraseIndex) -> tuple[np.ndarray, list[str 
 
 def read_texts(url: str) -> Iterator[str]:
     """Every string value of a file of JSON lines, in order. A file that holds anything else, or no text, is a UserError."""
-    none = True
-    with open_input(url) as raw:
-        try:
-            for number, line in enumerate(lines(decompressed(raw), LINE_BYTES), 1):
-                if isinstance(line, OversizedLine):
-                    raise UserError(f"{url}, line {number}: over {LINE_BYTES} bytes; mend the evaluation set")
-                content = line.removeprefix(_BOM) if number == 1 else line
-                if content.strip():
-                    for text in _strings(_parsed(content, f"{url}, line {number}")):
-                        none = False
-                        yield text
-        except CorruptInput as error:
-            raise UserError(f"{url}: cannot be read to its end ({error}); mend the evaluation set") from error
+    none, mend = True, "mend the evaluation set"
+    for number, line in given_lines(url, LINE_BYTES, mend, mend):
+        if line.strip():
+            for text in _strings(_parsed(line, f"{url}: line {number}")):
+                none = False
+                yield text
     if none:
         raise UserError(f"{url}: no text in it; an evaluation set is JSON lines with strings among their values")
 

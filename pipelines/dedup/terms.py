@@ -17,10 +17,9 @@ import pyarrow as pa
 from pipelines.dedup.phrases import LONGEST, PhraseIndex, build, find
 from pipelines.dedup.words import words_reference
 from pipelines.errors import UserError
-from pipelines.reading import CorruptInput, OversizedLine, decompressed, lines, open_input
+from pipelines.given_lines import decoded, given_lines
 
 LINE_BYTES = 1 << 16
-_BOM = b"\xef\xbb\xbf"
 
 
 def build_terms(lists: Mapping[str, Iterable[str]]) -> PhraseIndex:
@@ -39,22 +38,13 @@ def count_terms(texts: pa.Array, index: PhraseIndex) -> pa.Array:
 
 def read_terms(url: str) -> Iterator[str]:
     """The lines of a list that are not blank. A file that is no such list is a UserError."""
-    none = True
-    with open_input(url) as raw:
-        try:
-            for number, line in enumerate(lines(decompressed(raw), LINE_BYTES), 1):
-                if isinstance(line, OversizedLine):
-                    raise UserError(f"{url}, line {number}: over {LINE_BYTES} bytes; a list has one word or phrase a line")
-                try:
-                    phrase = (line.removeprefix(_BOM) if number == 1 else line).decode().strip()
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{url}, line {number}: not UTF-8 ({error}); mend the list") from error
-                if len(words_reference(phrase)) > LONGEST:
-                    raise UserError(f"{url}, line {number}: a phrase of over {LONGEST} words; shorten it")
-                if phrase:
-                    none = False
-                    yield phrase
-        except CorruptInput as error:
-            raise UserError(f"{url}: cannot be read to its end ({error}); mend the list") from error
+    none, mend = True, "mend the list"
+    for number, line in given_lines(url, LINE_BYTES, "a list has one word or phrase a line", mend):
+        phrase = decoded(line, number, url, mend)
+        if len(words_reference(phrase)) > LONGEST:
+            raise UserError(f"{url}: line {number}: a phrase of over {LONGEST} words; shorten it")
+        if phrase:
+            none = False
+            yield phrase
     if none:
         raise UserError(f"{url}: no word in it; a list of terms has one word or phrase a line")

@@ -97,7 +97,7 @@ def test_what_a_list_says_decides_what_is_redone(folder, tmp_path):
     [
         (None, r"^bad_words: .*/more.txt: cannot be opened"),
         (b"\n", r"^bad_words: .*/more.txt: no word in it"),
-        (b"\xff", r"^bad_words: .*/more.txt, line 1: not UTF-8"),
+        (b"\xff", r"^bad_words: .*/more.txt: line 1: not UTF-8"),
     ],
 )
 def test_a_list_that_is_none_ends_the_command_before_anything_runs(folder, tmp_path, content, said):

@@ -202,7 +202,7 @@ def test_a_run_without_them_is_the_same_whether_it_once_had_them(folder, tmp_pat
     ("change", "said"),
     [
         ("evaluations.quiz=gone.jsonl", r"^evaluations\.quiz: .*gone\.jsonl: cannot be opened \(.*\); mend the recipe's paths$"),
-        ("evaluations.quiz=whom.txt", r"^evaluations\.quiz: .*whom\.txt, line 1: no JSON \(.*\); an evaluation set is JSON lines$"),
+        ("evaluations.quiz=whom.txt", r"^evaluations\.quiz: .*whom\.txt: line 1: no JSON \(.*\); an evaluation set is JSON lines$"),
         ("terms.whom=nowhere.txt", r"^terms\.whom: .*nowhere\.txt: cannot be opened"),
     ],
 )

@@ -137,8 +137,8 @@ def test_every_string_value_is_a_text_in_the_order_of_the_file(tmp_path, compres
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": "b"}\n{"a": ', r"set, line 2: no JSON \(.*\); an evaluation set is JSON lines$"),
-        (b'{"a": "\xff"}', r"set, line 1: no JSON"),
+        (b'{"a": "b"}\n{"a": ', r"set: line 2: no JSON \(.*\); an evaluation set is JSON lines$"),
+        (b'{"a": "\xff"}', r"set: line 1: no JSON"),
         (b'{"a": 1}\n', r"set: no text in it; an evaluation set is JSON lines with strings among their values$"),
         (b"", r"set: no text in it"),
         (gzip.compress(b'{"a": "b"}\n', mtime=0)[:-6], r"set: cannot be read to its end \(.*\); mend the evaluation set$"),

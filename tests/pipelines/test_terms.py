@@ -63,9 +63,9 @@ def test_a_list_is_a_phrase_a_line(tmp_path):
     ("content", "said"),
     [
         (b"\n \n", r"list: no word in it; a list of terms has one word or phrase a line$"),
-        (b"good\n\xff", r"list, line 2: not UTF-8 \(.*\); mend the list$"),
-        (b"a " * 65, r"list, line 1: a phrase of over 64 words; shorten it$"),
-        (b"a" * 70000, r"list, line 1: over 65536 bytes"),
+        (b"good\n\xff", r"list: line 2: not UTF-8 \(.*\); mend the list$"),
+        (b"a " * 65, r"list: line 1: a phrase of over 64 words; shorten it$"),
+        (b"a" * 70000, r"list: line 1: over 65536 bytes"),
         (gzip.compress(b"word\n", mtime=0)[:-6], r"list: cannot be read to its end \(.*\); mend the list$"),
     ],
 )
