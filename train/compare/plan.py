@@ -13,8 +13,10 @@ from train.compare import jobs, runner
 from train.compare.prepare import Comparison
 from train.compare.worker import SCORES
 
-_TOKENS_A_BYTE = 1 / 3.5  # of evaluation text, as tokens of training: measured on glam-tiny over a vocabulary of 4,096
-_START_SECONDS = 5.0  # of a process
+# Scoring a byte of evaluation text costs as much as training on this many tokens: .195, the median of 65 runs of the comparison in
+# docs/comparison.md (glam-tiny over a vocabulary of 4,096; tasks and biases of 16 more: .24 on top).
+_TOKENS_A_BYTE = 0.2
+_START_SECONDS = 5.0  # of a process, until it trains; a guess
 _LAST = 0.1  # of a pilot's curve: its loss is the mean over this end
 
 
@@ -143,7 +145,7 @@ def plan_text(made: Comparison, plan: Plan) -> str:
         table(["arm", "documents", "tokens in its pool", "tokens a run", "passes"], rows),
         table(["contrast", "first", "second", "seeds"], asked),
         table(["evaluation set", "group", "documents", "clusters", "bytes", "leaks"], judged),
-        f"primary endpoint: {', '.join(made.settings.domains)}, equal weight each",
+        f"primary endpoint: {', '.join(made.settings.domains)}" + (", equal weight each" if len(made.settings.domains) > 1 else ""),
         f"{plan.runs} runs, {plan.done} of them done; {plan.tokens:,} tokens to train, {plan.tokens * made.flops:.2e} FLOPs;\n"
         f"{plan.processes} processes at {plan.tokens_per_second:,.0f} tokens/s: about {runner.minutes(plan.seconds)}",
     ]
