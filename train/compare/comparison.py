@@ -20,8 +20,9 @@ from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train import flops
 from train.compare import jobs, result, runner
+from train.compare.arms import ANOTHER_RUN
 from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
-from train.compare.prepare import ANOTHER_RUN, Comparison, prepare
+from train.compare.prepare import Comparison, prepare
 from train.compare.worker import COSTS, SCORES
 from train.files import publish, publish_json, read_json_lines
 
