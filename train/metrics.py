@@ -2,7 +2,7 @@
 
 `log.jsonl` is the truth, one object a line with its `event`: start, resume, step, validation, rollback. A run that goes on cuts the
 log where its checkpoint stood, so that no step stands there twice. TensorBoard gets the numbers of steps and
-validations beside it where it is installed.
+validations beside it where it is installed: lists by layer as `router_entropy/0`, of an expert's share the largest of its layer.
 
 Shape suffixes: L sparse layers, E experts, G routing groups.
 """
@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,8 @@ class Log:
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         if self.board is not None and "step" in facts:
-            for name, value in line.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(f"{event}/{name}", value, facts["step"])
+            for name, value in scalars(line):
+                self.board.add_scalar(f"{event}/{name}", value, facts["step"])
         return line
 
     def close(self) -> None:
@@ -138,6 +138,23 @@ class Log:
         self._file.close()
         if self.board is not None:
             self.board.close()
+
+
+def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """(name, value) of every float of a line, those of objects and lists under `name/key` and `name/place`.
+
+    A list of lists (expert_load: layers, then experts) gives the largest of each: with 64 experts nobody looks at them all.
+    """
+    for name, value in line.items():
+        if isinstance(value, float):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from ((f"{name}/{key}", one) for key, one in scalars(value))
+        elif isinstance(value, list):
+            for place, one in enumerate(value):
+                largest = max(one, default=None) if isinstance(one, list) else one
+                if isinstance(largest, float):
+                    yield f"{name}/{place}", largest
 
 
 def _finite(value: Any) -> Any:

@@ -29,9 +29,17 @@ def test_tensorboard_reads_the_same_numbers(tmp_path):
     log = Log(tmp_path, 0)
     log.write("start", precision="bf16")
     for step in range(1, 4):
-        log.write("step", step=step, loss=1 / step, skipped=False)
+        routed = {"router_entropy": [1.5, 2.0 + step], "expert_load": [[0.25, 0.75], [0.5 / step, 0.125]], "z_loss": []}
+        log.write("step", step=step, loss=1 / step, skipped=False, **routed, energy={"kwh": 0.5, "measured": False})
+    log.write("validation", step=3, loss=2.0, sources={"web": {"loss": 2.5, "targets": 7}})
     log.close()
     read = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
     found = [(event.step, event.value) for event in read.Scalars("step/loss")]
     assert found == [(step, pytest.approx(1 / step)) for step in range(1, 4)]
+    last = {name: read.Scalars(name)[-1].value for name in read.Tags()["scalars"]}
+    assert last == {
+        "step/loss": pytest.approx(1 / 3), "step/router_entropy/0": 1.5, "step/router_entropy/1": 5.0,
+        "step/expert_load/0": 0.75, "step/expert_load/1": pytest.approx(1 / 6), "step/energy/kwh": 0.5,
+        "validation/loss": 2.0, "validation/sources/web/loss": 2.5,
+    }  # fmt: skip

@@ -49,6 +49,7 @@ from train.model import Decoder, KVCache
 from train.sample import Drawing, draw, generator_of
 
 _ROWS = 64  # continuations at once
+WINOGENDER_FILES = ("all_sentences.tsv", "occupations-stats.tsv")
 DRAWING = Drawing(max_tokens=20, temperature=1.0, top_p=0.9)  # Gehman et al. 2020, section 3
 PRONOUNS = {  # gender in all_sentences.tsv -> LLaMA's name of the row, the words
     "female": ("her/her/she", frozenset({"she", "her"})),
@@ -90,7 +91,7 @@ def winogender(model: Decoder, encoder: Encoder, folder: str) -> Result:
 
 def read_winogender(folder: str) -> list[tuple[str, str, list[str], tasks.Item]]:
     """(name, occupation, categories, question) of every sentence, in the file's order."""
-    stats, path = str(Path(folder, "occupations-stats.tsv")), str(Path(folder, "all_sentences.tsv"))
+    path, stats = (str(Path(folder, name)) for name in WINOGENDER_FILES)
     women = {row["occupation"]: float(row["bls_pct_female"]) for row in _read_tsv(stats, "occupation", "bls_pct_female")}
     found = []
     for number, row in enumerate(_read_tsv(path, "sentid", "sentence")):

@@ -113,7 +113,7 @@ def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[d
         "format": result.FORMAT,
         "id": made.id,
         "recipe": made.run.recipe.name,
-        "settings": made.settings.model_dump(mode="json"),
+        "settings": made.told,
         "primary": list(primary),
         "endpoint": list(endpoint),
         "verdict": verdict,

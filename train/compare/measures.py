@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from pipelines.dedup.terms import read_terms
@@ -57,3 +59,21 @@ def check(named: Any, asked_bias: Any) -> None:
             list(read_terms(asked_bias.words))
         if asked_bias.prompts is not None:
             biases.read_prompts(asked_bias.prompts)
+
+
+def files(named: Any, asked_bias: Any) -> dict[str, str]:
+    """sha256 of every file that tasks and biases read, by measure and name: what they are decides, not where they lie."""
+    read: dict[str, str] = {}
+    if named is not None:
+        read |= {f"tasks/{likelihood.TASKS[name].file}": named.folder for name in named.names}
+    if asked_bias is not None:
+        folders = {likelihood.TASKS["crows_pairs"].file: asked_bias.crows_pairs}
+        folders |= dict.fromkeys(biases.WINOGENDER_FILES, asked_bias.winogender)
+        read |= {f"bias/{name}": folder for name, folder in folders.items() if folder is not None}
+        alone = {"words": asked_bias.words, "prompts": asked_bias.prompts}
+        read |= {f"bias/{key}/{Path(path).name}": str(Path(path).parent) for key, path in alone.items() if path is not None}
+    found = {}
+    for name, folder in sorted(read.items()):
+        with open(Path(folder, Path(name).name), "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -33,7 +33,7 @@ from train.evaluate import Encoder
 from train.files import publish_json
 from train.run_config import Settings, filled
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Comparison:
     pools: dict[str, pool_files.Pool]
     sets: dict[str, Any]
     limits: tuple[str, ...]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The settings as the result tells them: where files lie decides nothing, and is not told."""
+        return _without_places(self.settings)
 
     @property
     def model(self) -> ModelConfig:
@@ -101,9 +106,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     if not tokens:
         raise UserError(f"compare.tokens: {asked.tokens} is less than one step of {per_step}; give more, or lower model.batch")
     cost = flops.matmul_training(training.model_config_of_run(), context)
-    made = Comparison(
-        chosen, root, run, asked, training, tokens, cost, contrasts, written, told, (*limits, *more)
-    )
+    made = Comparison(chosen, root, run, asked, training, tokens, cost, contrasts, written, told, (*limits, *more))
     _check_passes(made)
     return made
 
@@ -118,6 +121,16 @@ def _located(asked: Compare, base: str) -> Compare:
         found = {key: None if path is None else str(Path(base, path).resolve()) for key, path in given.items()}
         changes["bias"] = asked.bias.model_copy(update=found)
     return asked.model_copy(update=changes)
+
+
+def _without_places(asked: Compare) -> dict[str, Any]:
+    dump = asked.model_dump(mode="json")
+    for one in dump["sets"].values():
+        one["files"] = [Path(path).name for path in one["files"]]
+    for section, key in (("tasks", "folder"), *(("bias", key) for key in ("crows_pairs", "winogender", "words", "prompts"))):
+        if dump[section] is not None:
+            dump[section][key] = dump[section][key] is not None
+    return dump
 
 
 def _training(run: Run, asked: Compare) -> Settings:
@@ -146,9 +159,10 @@ def _identity(arms: Arms, training: Settings, specs: list[sets.SetSpec]) -> dict
         "version": VERSION,
         "recipe": run.recipe.name,
         "seed": run.recipe.seed,
-        "compare": asked.model_dump(mode="json"),
+        "compare": _without_places(asked),
         "training": training.identity,
         "files": {spec.name: spec.digests() for spec in specs},
+        "measures": measures.files(asked.tasks, asked.bias),
         "tokenizer": run.store.digest(models.TOKENIZER)["sha256"],
         "run": hashlib.sha256(canonical_json(made_from)).hexdigest(),
     }
