@@ -17,7 +17,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from fsspec.utils import get_protocol
 
 from pipelines.errors import CheckError, UserError
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     import apache_beam as beam
 
 _LOCAL = ("FnApiRunner", "BundleBasedDirectRunner")
+_NEEDED = {  # options without which a runner cannot work
+    "DataflowRunner": ("project", "region", "temp_location"),
+    "PortableRunner": ("job_endpoint",),
+}
+_SHIPPED = ("local.yaml", "dataflow.yaml", "flink.yaml")
 _POLL_SECONDS = 0.5
 
 
@@ -65,7 +71,7 @@ def load_engine(name: str = "local.yaml", extra: Sequence[str] = ()) -> Engine:
         elif re.fullmatch(r"[a-z0-9_]+\.yaml", name) and shipped.is_file():
             text = shipped.read_text("utf-8")
         else:
-            raise UserError(f"{name}: no such engine file; shipped ones are local.yaml and dataflow.yaml")
+            raise UserError(f"{name}: no such engine file; shipped ones are {', '.join(_SHIPPED)}")
         tree = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{name}: not an engine file: {' '.join(str(error).split())}") from error
@@ -97,14 +103,26 @@ class Progress:
 
 def check(engine: Engine) -> None:
     """Refuses an engine that cannot work, before anything runs."""
+    for option in _NEEDED.get(engine.runner, ()):
+        if engine._last(option) in (None, ""):
+            raise UserError(f"{engine.name}: {engine.runner} needs --{option}; set it in the engine file or after --")
+    if engine._last("environment_type") == "DOCKER" and not engine._last("environment_config"):
+        # Beam would start its own image, which has no winnow, and fail in every worker.
+        raise UserError(f"{engine.name}: --environment_config must name an image with winnow; or give --environment_type=LOOPBACK")
     if engine.runner == "DataflowRunner":
-        for option in ("project", "region", "temp_location"):
-            if engine._last(option) in (None, ""):
-                raise UserError(f"{engine.name}: Dataflow needs --{option}; set it in the engine file or after --")
         temporary = engine._last("temp_location") or ""
         if not temporary.startswith("gs://"):
             # Beam would look for, or create, a default bucket.
             raise UserError(f"{engine.name}: --temp_location={temporary} must be a gs:// path")
+
+
+def check_reach(engine: Engine, urls: Iterable[str]) -> None:
+    """Refuses what lies on this machine's disk where workers are elsewhere. urls: of the run directory, or of inputs."""
+    if engine.runner != "DataflowRunner":
+        return  # a cluster of one's own may well share a file system
+    for url in urls:
+        if get_protocol(url) in ("file", "local"):
+            raise UserError(f"{url}: Dataflow's workers cannot reach this machine's disk; give a gs:// path")
 
 
 def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progress: Progress | None = None) -> None:

@@ -112,8 +112,8 @@ def test_every_job_is_accepted_as_the_engine_file_describes_it(service, name):
     ("options", "message"),
     [
         (["--temp_location=/tmp/x"], "must be a gs:// path"),
-        (["--project="], "Dataflow needs --project"),
-        (["--region="], "Dataflow needs --region"),
+        (["--project="], "DataflowRunner needs --project"),
+        (["--region="], "DataflowRunner needs --region"),
     ],
 )
 def test_an_engine_that_cannot_work_is_refused_before_anything_runs(service, options, message):

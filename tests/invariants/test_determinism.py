@@ -12,11 +12,13 @@ import shutil
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.engine import load_engine
 from tests import corpus
 from tests.invariants.conftest import build_varied
 from tests.runs import ONE_WORKER, TWO_PROCESSES_OPTIONS, TWO_THREADS, command, differing, hashes
 
 pytestmark = pytest.mark.timeout(900)
+LOOPBACK = "--environment_type=LOOPBACK"  # workers in this process, where the engine file names an image
 
 
 def test_the_reference_holds_every_kind_of_file(reference):
@@ -61,6 +63,19 @@ def test_worker_processes_hash_seed_time_zone_and_locale_give_the_same_bytes(ref
     arguments = ["build", str(varied / "recipe.yaml"), "--run", str(tmp_path / "run"), "--", *TWO_PROCESSES_OPTIONS]
     done = command(arguments, environment)
     assert (done.returncode, done.stderr[-2000:] if done.returncode else "") == (0, "")
+    assert differing(hashes(reference), hashes(tmp_path / "run")) == set()
+
+
+def test_a_job_server_gives_the_same_bytes(reference, varied, tmp_path):
+    """Beam's own job server over gRPC, as flink.yaml asks one: the pipelines travel to it, and its workers call back here."""
+    from apache_beam.runners.portability import local_job_service
+
+    server = local_job_service.LocalJobServicer(staging_dir=str(tmp_path / "staging"))
+    port = server.start_grpc_server(0)
+    try:
+        build_varied(varied, tmp_path / "run", load_engine("flink.yaml", [f"--job_endpoint=localhost:{port}", LOOPBACK]))
+    finally:
+        server.stop()
     assert differing(hashes(reference), hashes(tmp_path / "run")) == set()
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipelines import engine
 from pipelines.beam_parts import Each
 from pipelines.errors import CheckError, UserError
-from tests.runs import ONE_WORKER, TWO_THREADS
+from tests.runs import ONE_WORKER, REPOSITORY, TWO_THREADS, run_build
 
 TRACEBACK = """Traceback (most recent call last):
   File "worker.py", line 1, in process
@@ -78,8 +78,9 @@ def test_a_file_that_is_no_engine_is_refused_in_one_line(tmp_path, content, mess
 
 
 def test_an_unknown_engine_names_those_that_are_there():
-    with pytest.raises(UserError, match=r"spark\.yaml: no such engine file; shipped ones are local\.yaml and dataflow\.yaml"):
+    with pytest.raises(UserError) as caught:
         engine.load_engine("spark.yaml")
+    assert str(caught.value) == "spark.yaml: no such engine file; shipped ones are local.yaml, dataflow.yaml, flink.yaml"
 
 
 def test_options_become_flags_and_the_command_line_wins(tmp_path):
@@ -89,3 +90,39 @@ def test_options_become_flags_and_the_command_line_wins(tmp_path):
     assert found.options == ("--runner=DataflowRunner", "--experiments=a", "--experiments=b", "--streaming", "--runner=FnApiRunner")
     assert found.runner == "FnApiRunner"
     assert found.is_local
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("flink.yaml", [], "flink.yaml: PortableRunner needs --job_endpoint; set it in the engine file or after --"),
+        (
+            "flink.yaml",
+            ["--job_endpoint=localhost:8099"],
+            "flink.yaml: --environment_config must name an image with winnow; or give --environment_type=LOOPBACK",
+        ),
+        ("dataflow.yaml", ["--project=p"], "dataflow.yaml: DataflowRunner needs --region; set it in the engine file or after --"),
+    ],
+)
+def test_an_engine_that_lacks_an_option_is_refused(name, options, message):
+    with pytest.raises(UserError) as caught:
+        engine.check(engine.load_engine(name, options))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "beam_config" / "engines").glob("*.yaml")))
+def test_shipped_engines_are_those_that_the_message_names(name):
+    assert name in engine._SHIPPED
+    assert engine.load_engine(name).options
+
+
+def test_workers_elsewhere_cannot_reach_this_disk(tmp_path):
+    """Refused for Dataflow, before the run directory is made; for a cluster of one's own it may be a shared file system."""
+    dataflow = engine.load_engine("dataflow.yaml")
+    with pytest.raises(UserError, match="Dataflow's workers cannot reach this machine's disk; give a gs:// path") as caught:
+        run_build(tmp_path, tmp_path / "run", engine=dataflow)
+    assert str(caught.value).startswith(f"{tmp_path / 'run'}: ")
+    assert not (tmp_path / "run").exists()
+    engine.check_reach(dataflow, ["gs://bucket/run"])
+    engine.check_reach(engine.load_engine("flink.yaml"), [str(tmp_path)])
+    engine.check_reach(engine.load_engine(), [str(tmp_path)])
