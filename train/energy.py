@@ -1,7 +1,7 @@
 """Energy of a run: measured where Linux offers it (RAPL), else an estimate that says so, with its watts and its PUE.
 
 * **Measured**: the energy counters of all processor packages under `powercap`; they count everything that runs on the machine.
-  Accelerators are not in them: a run on accelerators is estimated.
+  Accelerators are not in them: a run on accelerators is estimated (and not run on a GPU yet).
 * **Estimated**: watts x seconds of each process, as LLaMA (400 W a GPU, Touvron et al. 2023, section 6) and GLaM (326 W a chip,
   Du et al. 2022, section 6) do. The default for a CPU, 10 W a thread, is a server's thermal design power over its cores, rounded.
 

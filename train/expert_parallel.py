@@ -9,6 +9,8 @@ The experts' parameters are DTensors, sharded by expert, so that the optimiser, 
 as one. Their gradients are sums over all processes' rows as they arise, and are divided by the number of processes, since the loss
 of each was multiplied by it for DDP's average (train/loop.py). Everything else is replicated by DDP, which leaves them alone.
 
+Two gloo processes on a CPU are tested; not run on a GPU yet.
+
 Shape suffixes: N tokens, K choices, M = N K assignments, R rows sent, S rows received, E experts, L experts of this process,
 W processes, D model width.
 """

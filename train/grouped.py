@@ -6,6 +6,8 @@
   operators of ours. Eager code calls torch's directly, since a custom operator costs more than a small product.
 * The rule on strides is said in one line.
 
+Tested on CPUs; not run on a GPU yet, where torch's product is taken as it is.
+
 Shape suffixes: R rows, E groups, D width of a row, F width of a product.
 """
 

@@ -6,9 +6,9 @@
   is dropped.
 * Capacity (GShard, Lepikhin et al. 2020): in a routing group, assignments are taken in the order first choices by token, then
   second choices by token, until an expert is full; what does not fit adds nothing and the token passes through the residual.
-* Three modes. `train`: jitter, expert dropout, `capacity_train`. `dropless`: no noise, no capacity; every reported loss and score
-  is this one, since with a capacity a later token's first choice evicts an earlier token's second. `capacity`: no noise,
-  `capacity_eval`.
+* Three modes. `train`: jitter, expert dropout, `capacity_train`. `dropless`: no noise, no capacity; every validation loss and score
+  is this one, since with a capacity a later token's first choice evicts an earlier token's second; a step's own loss is of mode
+  train. `capacity`: no noise, `capacity_eval`.
 * In modes with a capacity, and for the auxiliary losses in training, a group is `group` whole sequences; in mode dropless the whole
   call is one.
 

@@ -3,8 +3,9 @@
 * **GLaM** (Du et al. 2022, table 4): every second layer sparse, top-2, GEGLU in dense layers, experts of two matrices with GELU,
   relative bias, capacity 2. Not stated by the paper: the norm (RMSNorm here) and the vocabulary that its counts hold; the paper
   trains with 256,000 pieces, but only the largest model's counts fit that, the others fit 32,000: chosen a row, to fit.
-* **Switch** (Fedus et al. 2022, table 9): top-1, capacity 1.25, jitter, initialisation scale 0.1. The paper's models are T5
-  encoder-decoders; here a decoder of as many layers as both halves have, so without cross-attention.
+* **Switch** (Fedus et al. 2022, table 9): top-1, capacity 1.25, jitter, initialisation scale 0.1; expert dropout, which the paper
+  has for fine-tuning, is a setting and off. The paper's models are T5 encoder-decoders; here a decoder of as many layers as both
+  halves have, so without cross-attention.
 * **LLaMA** (Touvron et al. 2023, table 2), feed-forward width 256 ceil(8 d / 3 / 256), output matrix of its own.
 * **Gopher and Chinchilla** (Rae et al. 2021; Hoffmann et al. 2022, table 4): Transformer-XL positions, tied embeddings.
 * **GPT-3** (Brown et al. 2020, table 2.1): LayerNorm, biases, learned positions, tied embeddings; attention dense everywhere.

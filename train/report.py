@@ -24,9 +24,10 @@ def to_text(line: dict[str, Any]) -> str:
         first, last = line["batches_left_out"]
         return f"step {line['from_step']}  back to step {line['step']}; batches {first} to {last} are left out"
     begun = "begins" if line["event"] == "start" else f"goes on at step {line['step']}"
+    untried = "" if line["device"] == "cpu" else " (not run on a GPU yet: hold the first losses against a CPU's)"
     text = (
         f"{begun}: {line['parameters']:,} parameters, {line['active_parameters']:,} active, {line['precision']}, "
-        f"{line['processes']} x {line['device']}, measured peak {line['peak_flops_per_second'] / 1e9:.0f} GFLOP/s"
+        f"{line['processes']} x {line['device']}{untried}, measured peak {line['peak_flops_per_second'] / 1e9:.0f} GFLOP/s"
     )
     return text + (f"; TensorBoard {line['tensorboard']}" if "tensorboard" in line else "")
 
@@ -35,7 +36,11 @@ def _step(line: dict[str, Any]) -> str:
     skipped = "  SKIPPED: gradient not finite" if line["skipped"] else ""
     routed = ""
     if "balance_loss" in line:
-        routed = f"  balance {_mean(line['balance_loss']):.2f}  dropped {100 * _mean(line['dropped_share']):.1f} %"
+        fullest = 100 * max(share for layer in line["expert_load"] for share in layer)
+        routed = (
+            f"  balance {_mean(line['balance_loss']):.2f}  entropy {_mean(line['router_entropy']):.2f}  "
+            f"fullest expert {fullest:.0f} %  dropped {100 * _mean(line['dropped_share']):.1f} %"
+        )
     loss = "none" if line["loss"] is None else f"{line['loss']:.4f}"
     return (
         f"step {line['step']}  loss {loss}{routed}  rate {line['learning_rate']:.2e}  {line['tokens_per_second']:,.0f} tokens/s  "

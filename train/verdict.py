@@ -28,6 +28,7 @@ LEVEL = 0.95
 MARGIN = 0.02  # bits per byte
 MIN_SEEDS = 5  # what the controls run with; the exact sign-flip p of 5 seeds cannot go below 1/16
 QUALITY = "quality"  # the step whose worth the primary contrast measures
+ANOTHER_RUN = "another run"  # the step between arms of two runs
 
 
 class Verdict(StrEnum):
@@ -158,6 +159,8 @@ def _caveats(finding: Finding, steps: Sequence[str], control: Finding | None, be
     said = []
     if len(steps) > 1:
         said.append(f"the variants differ in {len(steps)} steps ({', '.join(steps)}), so that none can be named as the cause")
+    if ANOTHER_RUN in steps:
+        said.append("the variants are of two runs, which may differ in more than one step, so that none can be named as the cause")
     if finding.verdict not in (Verdict.BETTER, Verdict.WORSE) or tuple(steps) != (QUALITY,):
         return said
     if control is None:

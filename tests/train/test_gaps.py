@@ -363,6 +363,7 @@ def test_a_whole_sentence():
         (CLEAR, ["quality"], None, False, "; not shown to be because of quality: no run on matched random documents"),
         (CLEAR, ["language", "quality"], CLEAR, False, "; the variants differ in 2 steps (language, quality), so that none"),
         (CLEAR, ["language"], CLEAR, False, "sign-flip p 0.0625"),
+        (CLEAR, ["another run"], CLEAR, False, "; the variants are of two runs, which may differ in more than one step, so that"),
         (NOISY, ["quality"], CLEAR, False, "; 5 seeds, sign-flip p "),
     ],
 )

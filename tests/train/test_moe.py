@@ -103,9 +103,13 @@ def test_one_expert_is_a_dense_layer_of_the_same_kind(ffn, top_k_one):
     made = layer(experts=1, top_k=1, ffn=ffn, renormalise=top_k_one == "glam")
     dense = FeedForward(dataclasses.replace(moe(), ffn=ffn, d_ff=24))
     dense.w_in.weight.data, dense.w_out.weight.data = made.experts.w_in_EFD.data[0], made.experts.w_out_EDF.data[0]
-    x = normal(2, 8, 16, seed=9)
+    x = normal(2, 8, 16, seed=9).requires_grad_()
     y, statistics = made(x, RoutingOptions())
     torch.testing.assert_close(y, dense(x), rtol=1e-6, atol=1e-6)
+    got = torch.autograd.grad(y.square().sum(), [x, made.experts.w_in_EFD, made.experts.w_out_EDF])
+    wanted = torch.autograd.grad(dense(x).square().sum(), [x, dense.w_in.weight, dense.w_out.weight])
+    for one, other in zip(got, wanted, strict=True):
+        assert relative(one.view_as(other), other) < 1e-6
     assert statistics.balance_G.tolist() == [1.0]
     assert statistics.entropy == 0
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,6 +113,27 @@ def test_two_processes_are_stopped_and_one_goes_on(data, alone, tmp_path):
     assert 2 <= int(last.removeprefix("step-")) < 24
     assert len(list((folder / "checkpoints" / last / "optimiser").glob("*.distcp"))) == 2
     run_here(LONG, data, folder)
+    near(folder, alone)
+    assert same(weights(folder), weights(alone))
+
+
+def test_two_processes_are_killed_and_one_goes_on(data, alone, tmp_path):
+    """SIGKILL to torchrun and both processes that it started, steps after a checkpoint: one goes on from there, to the bit."""
+    folder = tmp_path / "run"
+    process = start(arguments(changed(LONG, parallel="fsdp", saving__every=4), folder, data), processes=2)
+    for line in process.stdout:
+        if json.loads(line).get("step", 0) >= 6:
+            break
+    workers = [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(workers) == 2
+    for number in (process.pid, *workers):
+        os.kill(number, signal.SIGKILL)
+    process.communicate(timeout=120)
+    last = int(max((folder / "checkpoints").glob("step-*")).name.removeprefix("step-"))
+    assert last in range(4, 24, 4)
+    run_here(LONG, data, folder)
+    resumed = [line for line in small_runs.log(folder) if line["event"] == "resume"]
+    assert [(line["step"], line["processes"]) for line in resumed] == [(last, 1)]
     near(folder, alone)
     assert same(weights(folder), weights(alone))
 

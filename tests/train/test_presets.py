@@ -44,6 +44,27 @@ def test_counts_are_the_papers(name, field, wanted, within):
     assert abs(getattr(flops.parameters(PRESETS[name].config), field) / wanted - 1) < within
 
 
+def test_blocks_are_the_papers():
+    """What counts cannot tell. GLaM section 4 and table 4; Switch section 2 and table 9; LLaMA section 2.2; Gopher; GPT-3."""
+    for name, preset in PRESETS.items():
+        config, sparse = preset.config, preset.config.moe
+        house = name.partition("-")[0]
+        if house == "glam" and name != "glam-tiny":
+            assert (config.ffn, config.positions, config.norm_place) == ("geglu", "relative_bias", "pre")
+        if house == "glam" and sparse is not None:
+            assert (sparse.top_k, sparse.every, sparse.ffn, sparse.renormalise) == (2, 2, "gelu", True)
+        if house == "switch":
+            assert (sparse.top_k, sparse.renormalise, sparse.capacity_train, sparse.capacity_eval) == (1, False, 1.25, 2.0)
+            assert (sparse.jitter, sparse.balance_coefficient, config.init_scale) == (0.01, 0.01, 0.1)
+        if house == "llama":
+            assert (config.ffn, config.norm, config.positions, config.bias, sparse) == ("swiglu", "rmsnorm", "rope", False, None)
+        if house in ("gopher", "chinchilla"):
+            assert (config.positions, config.norm, config.tied_embeddings, sparse) == ("transformer_xl", "rmsnorm", True, None)
+        if house == "gpt3":
+            assert (config.norm, config.positions, config.bias, config.ffn) == ("layernorm", "learned", True, "gelu")
+    assert [PRESETS[f"switch-{size}"].config.moe.every for size in ("base", "large", "xxl", "c")] == [2, 2, 2, 1]
+
+
 def test_what_does_not_fit_is_named_a_misfit():
     """Published counts that are off by more than 6 %, which rounding cannot explain, carry a note."""
     off = set()

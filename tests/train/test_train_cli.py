@@ -83,6 +83,11 @@ def test_people_at_a_terminal_get_a_line_a_step(tmp_path):
     assert "TensorBoard" in printed[0]
     assert printed[1].startswith("step 1  loss ")
     assert "utilisation" in printed[1]
+    first = small_runs.log(folder)[1]
+    fullest = max(share for layer in first["expert_load"] for share in layer)
+    entropy = sum(first["router_entropy"]) / 2
+    dropped = sum(first["dropped_share"]) / 2
+    assert f"  entropy {entropy:.2f}  fullest expert {100 * fullest:.0f} %  dropped {100 * dropped:.1f} %" in printed[1]
     assert "Wh estimated at" in printed[1] or "Wh measured" in printed[1]
     assert printed[-1].startswith("step 12  validation ")
     assert "at capacity of evaluation" in printed[-1]
@@ -90,6 +95,9 @@ def test_people_at_a_terminal_get_a_line_a_step(tmp_path):
     assert text[0].startswith("12 steps, ")
     assert text[-1] == f"checkpoint: {folder}/checkpoints/step-00000012"
     assert [line.split(":")[0].strip() for line in text[2:-1]] == ["web", "wiki"]
+    begins = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert "not run on a GPU yet" not in printed[0]
+    assert "1 x cuda (not run on a GPU yet: " in report.to_text({**begins, "device": "cuda"})
     rollback = {"event": "rollback", "step": 5, "from_step": 9, "batches_left_out": [5, 8]}
     assert report.to_text(rollback) == "step 9  back to step 5; batches 5 to 8 are left out"
 

@@ -16,8 +16,7 @@ from pipelines.recipe_compare import Compare
 from pipelines.select_settings import VariantSettings
 from train.compare import jobs
 from train.compare.documents import Rows, Run, read_rows, steps_between
-
-ANOTHER_RUN = "another run"  # the step between arms of two runs
+from train.verdict import ANOTHER_RUN
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train import flops
 from train.compare import jobs, result, runner
-from train.compare.arms import ANOTHER_RUN
 from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
 from train.compare.prepare import Comparison, prepare
 from train.compare.worker import COSTS, SCORES
 from train.files import publish, publish_json, read_json_lines
+from train.verdict import ANOTHER_RUN
 
 RESULT, COSTS_OF_ALL, PAGE, PLAN = "result.json", "costs.json", "index.html", "plan.json"
 _COLUMNS = 100  # of a terminal
@@ -81,6 +81,7 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
         write(made, told, costs)
         return told
 
+    results(made, pilot, chosen)  # runs of unequal compute that stand here already are an error before others are trained
     wanted = described(jobs.jobs(plan.contrasts, rate, made.tokens))
     whole = runner.run_jobs(made, wanted, count, deadline, say, told_so_far) and not plan.left_out
     runner.forget_weights(made)
@@ -174,6 +175,14 @@ def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: in
     if pilot:
         one, other = made.contrasts[0].first.name, made.contrasts[0].second.name
         said.append(f"The learning rate was chosen on {other}: {one} may do better at another, so that its gap is rather too low.")
+    held = sorted(name for name, one in made.settings.sets.items() if one.files is None)
+    if held:
+        said.append(
+            f"Held out by the run itself, by near-duplicate cluster and not by thread, host or author: {', '.join(held)}. Other "
+            "texts of the same hosts and authors may be in the pools."
+        )
+    if made.run.recipe.fit.tokenizer.file is not None:
+        said.append("The tokenizer was given as a file: whether it learned from evaluation texts cannot be known here.")
     if made.settings.endpoint == "positives":
         said.append("The endpoint is on the source of the classifier's positives: it flatters a filter that looks for them.")
     repeated = [name for name, pool in sorted(made.pools.items()) if made.tokens > pool.tokens]

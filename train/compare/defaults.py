@@ -1,36 +1,12 @@
-"""The comparison of a run whose recipe names none: filtered against unfiltered, judged on what the run held out for validation.
-
-The sources take their groups from what the classifier learned: its curated sources are positives, its web sources and all that are
-drawn by quality are web, and the others are unseen. Where none is, the endpoint is the positives, which flatters a filter; the page
-says so by the name of the group.
-"""
+"""The comparison of a run whose recipe names none: see `pipelines.recipe_compare_default`."""
 
 from __future__ import annotations
 
-from pipelines.errors import UserError
-from pipelines.recipe_compare import Compare, EvaluationSet, Group
-from pipelines.select_settings import VariantSettings
+from pipelines import recipe_compare_default
+from pipelines.recipe_compare import Compare
 from train.compare.documents import Run
 
 
 def default_compare(run: Run) -> Compare:
-    """Raises UserError where the run has no variants of these names, or held nothing out."""
-    first, last = Compare.model_fields["arms"].default
-    for name in (first, last):
-        if name not in run.recipe.variants:
-            raise UserError(
-                f"{run.store.root}: no variant {name!r} and no section compare in its recipe; name the arms and sets there"
-            )
-    quality = run.recipe.fit.quality
-    curated, web = (set(quality.curated), set(quality.web)) if quality is not None else (set(), set())
-    web |= set(VariantSettings.of(run.recipe, first).draws)
-    blend = run.store.read_json(f"tokens/{last}/blend.json")
-    held_out = {entry["prefix"].split("/")[1].rsplit("-", 3)[0] for entry in blend["validation"]}
-    groups: dict[str, Group] = {
-        source: "positives" if source in curated else "web" if source in web else "unseen" for source in sorted(held_out)
-    }
-    if not groups:
-        raise UserError(f"{run.store.root}: nothing was held out to judge on; build with tokens.validation above 0")
-    order: tuple[Group, ...] = ("unseen", "positives", "web")
-    endpoint = next(group for group in order if group in groups.values())
-    return Compare(sets={source: EvaluationSet(group=group) for source, group in groups.items()}, endpoint=endpoint)
+    """Raises UserError where the run has no variants to compare by default, or held nothing out."""
+    return recipe_compare_default.default_compare(run.recipe, run.store.read_json, run.store.root)

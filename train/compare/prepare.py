@@ -107,6 +107,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
         raise UserError(f"compare.tokens: {asked.tokens} is less than one step of {per_step}; give more, or lower model.batch")
     cost = flops.matmul_training(training.model_config_of_run(), context)
     made = Comparison(chosen, root, run, asked, training, tokens, cost, contrasts, written, told, (*limits, *more))
+    _check_compute(made)
     _check_passes(made)
     return made
 
@@ -126,7 +127,7 @@ def _located(asked: Compare, base: str) -> Compare:
 def _without_places(asked: Compare) -> dict[str, Any]:
     dump = asked.model_dump(mode="json")
     for one in dump["sets"].values():
-        one["files"] = [Path(path).name for path in one["files"]]
+        one["files"] = None if one["files"] is None else [Path(path).name for path in one["files"]]
     for section, key in (("tasks", "folder"), *(("bias", key) for key in ("crows_pairs", "winogender", "words", "prompts"))):
         if dump[section] is not None:
             dump[section][key] = dump[section][key] is not None
@@ -188,6 +189,17 @@ def _write_sets(arms: Arms, specs: list[sets.SetSpec], folder: Path) -> tuple[di
     found = json.loads(told.read_bytes())
     alone = sorted(name for name, facts in found.items() if facts["clusters"] < 2)
     return found, tuple(f"the evaluation set {name} is one cluster of documents: no interval can be had on it" for name in alone)
+
+
+def _check_compute(made: Comparison) -> None:
+    """Pools of whole sequences: then equal steps are equal numbers of targets, and so of FLOPs, in the arms of every contrast."""
+    context = made.model.context
+    for name, pool in sorted(made.pools.items()):
+        if pool.tokens != pool.sequences * context + 1:
+            raise UserError(
+                f"{made.folder / 'pools' / name}: {pool.tokens:,} tokens are not {pool.sequences:,} whole sequences of {context}: "
+                "arms would have unequal compute; delete the folder, and it is drawn again"
+            )
 
 
 def _check_passes(made: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ def build(inputs: Path, folder: Path) -> Path:
     return folder
 
 
+def write_without_effect(folder: Path) -> Path:
+    """A corpus of one style, the curated source's too: a filter has nothing to choose by."""
+    corpus.write(folder, documents=250)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        for row in rows:
+            number, curated = row["id"].rsplit(" ", 1)[-1], "title" in row
+            text = corpus.prose(f"{curated} {number}", False, sentences=30)
+            row["text"] = corpus.near_copy(text, row["id"]) if row["id"].startswith("near") else text
+        with opener(path, "wt", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 def write_sets(folder: Path) -> dict[str, dict[str, Any]]:
     """Evaluation sets of texts that no run holds: of the style that the classifier looks for, twice, and of the other one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,15 +89,15 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     return parse(text, "tiny", [*OVERRIDES, *(f"compare.{key}={json.dumps(value)}" for key, value in changes.items())])
 
 
-def train_all(made: Comparison) -> list[jobs.Job]:
-    """Runs every job of a comparison in this process, as `runner.run_jobs` does in others; returns them."""
+def train_all(made: Comparison, most: int | None = None) -> list[jobs.Job]:
+    """Runs every job of a comparison, or the first ones, in this process, as `runner.run_jobs` does in others; returns them."""
     primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
     pilot, rate = pilot_so_far(made)
     while rate is None:
         for job in pilot:
             _work(made, job, primary)
         pilot, rate = pilot_so_far(made)
-    wanted = jobs.jobs(made.contrasts, rate, made.tokens)
+    wanted = jobs.jobs(made.contrasts, rate, made.tokens)[:most]
     for job in wanted:
         _work(made, job, primary)
     return [*pilot, *wanted]

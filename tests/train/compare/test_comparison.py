@@ -5,6 +5,7 @@ In the small corpus a quarter of the web is written in the style of the curated 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,10 +20,11 @@ import pytest
 
 from pipelines.errors import CheckError, UserError
 from pipelines.shards import open_shard
+from pipelines.store import read_columns
 from tests.runs import REPOSITORY, command
 from tests.train.compare import comparisons
 from train.compare import comparison, runner
-from train.compare.documents import Run, read_rows
+from train.compare.documents import Run, read_rows, read_texts
 from train.compare.prepare import prepare
 
 
@@ -61,6 +63,38 @@ def test_none_is_found_where_there_is_none(whole):
     assert found["aa"]["endpoint"]["verdict"] in ("equivalent", "not resolved")
 
 
+@pytest.mark.timeout(900)  # a build and ten runs, on a machine that may do other things
+def test_nothing_is_found_on_a_corpus_without_an_effect(tmp_path):
+    """Curated source and web are of one style: whatever the filter takes is as good as what it leaves."""
+    run = comparisons.build(comparisons.write_without_effect(tmp_path / "inputs"), tmp_path / "run")
+    asked = comparisons.settings(comparisons.write_sets(tmp_path / "sets"), seeds=5)
+    (found,) = compared(run, asked)["result"]["contrasts"]
+    assert found["endpoint"]["seeds"] == 5
+    assert found["endpoint"]["verdict"] in ("equivalent", "not resolved")
+    assert not found["because_of_quality"]
+
+
+def test_arms_of_one_seed_differ_in_their_pool_alone(run, sets):
+    """So initialisation, rate, steps and jitter are paired; and the first sequences of a pass have one order in both pools."""
+    from tests.train.small_runs import same
+    from train.corpus import open_corpus
+    from train.loop import Trainer
+    from train.parallel import ALONE
+    from train.run_config import Settings
+
+    made = prepare(str(run), comparisons.settings(sets, seeds=2))
+    pair = [job for job in comparisons.jobs.jobs(made.contrasts, 0.01, made.tokens) if job.seed == 2]
+    told = [runner.describe(made, job, (), 2) for job in pair]
+    paths = [one["settings"]["data"].pop("path") for one in told]
+    assert told[0] == {**told[1], "keep": told[0]["keep"]}
+    assert [Path(path).parent.name for path in paths] == ["filtered", "unfiltered"]
+    trainers = [Trainer(Settings.of(one["settings"], "test"), open_corpus(path, made.tokenizer), ALONE) for one, path in
+                zip(told, paths, strict=True)]  # fmt: skip
+    assert same(*(one.model.state_dict() for one in trainers))
+    assert {one.data.blend.seed for one in trainers} == {2}
+    assert len({one.data.blend.names for one in trainers}) == 1
+
+
 def test_the_result_can_be_recomputed_from_its_bits(whole):
     told = json.loads((whole[0] / "comparisons" / whole[1]["result"]["id"] / "result.json").read_bytes())
     assert told == whole[1]["result"]
@@ -92,6 +126,42 @@ def test_no_evaluation_document_stands_in_a_pool(whole):
         ids = open_shard(str(pool / "web")).ids.astype("<u2").tobytes()
         for row in rows:
             assert encoder(row["text"]).astype("<u2").tobytes() not in ids
+
+
+def test_hashes_of_what_is_judged_on_are_in_no_pool_though_copies_were_planted(run, tmp_path):
+    """Reference: sha256 of texts, of the pools' documents by their ids in the run. The planted copies are in a pool, and marked."""
+    opened = Run.open(str(run))
+    texts = {}
+    for part in opened.parts:
+        rows = read_columns(opened.store, part.path("documents"), ["doc_id", "text"]).to_pylist()
+        texts.update({row["doc_id"]: row["text"] for row in rows})
+    rows = read_rows(opened, "unfiltered", ["web"])
+    judged = [text for batch in read_texts(opened, rows) for text in batch.to_pylist()]
+    planted = [judged[0], judged[7], texts[rows.doc_id_R[3].tobytes()]]  # as it is trained on, and as it came
+    lines = [{"text": text} for text in (*planted, "Nobody wrote this before, not even once.", "?!")]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = {"mine": {"group": "unseen", "files": [str(tmp_path / "set.jsonl")]}, "wiki": {"group": "positives"}}
+    made = prepare(str(run), comparisons.settings(asked, controls=["matched", "random", "glam"]))
+
+    def digest(text):
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    told = [json.loads(line) for line in made.documents.read_text("utf-8").splitlines()]
+    counted = {digest(one["text"]) for one in told if one["leaked"] is None}
+    pooled = set()
+    for pool in made.pools:
+        listed = pq.read_table(made.folder / "pools" / pool / "documents.parquet").column("doc_id").to_pylist()
+        pooled |= {digest(texts[one]) for one in listed}
+    pooled |= {digest(text) for text in judged}
+    assert len(counted) > 2
+    assert not counted & pooled
+    assert {digest(text) for text in planted} <= pooled
+    assert [one["leaked"] for one in told if one["text"] in planted] == ["ngram"] * 3
+    assert any("by near-duplicate cluster and not by thread, host or author: wiki." in said for said in limits_of(made))
+
+
+def limits_of(made):
+    return comparison.limits(made, [], 0.01, 0)
 
 
 def test_pools_hold_the_documents_that_they_say(whole):
@@ -355,6 +425,27 @@ def _web_lines(run):
     urls = [one["url"] for task in plan["tasks"] if task["source"] == "wiki" for one in task["inputs"]]
     for url in urls:
         yield from (line for line in Path(url.removeprefix("file://")).read_text().splitlines() if line.strip())
+
+
+def test_a_pool_that_gives_an_arm_unequal_compute(run, sets):
+    """A pool that stands there but for its last tokens, as after a copy that broke off."""
+    made = prepare(str(run), comparisons.settings(sets))
+    facts = made.folder / "pools/filtered/pool.json"
+    told = json.loads(facts.read_bytes())
+    facts.write_text(json.dumps({**told, "tokens": told["tokens"] - 5}))
+    with pytest.raises(UserError, match=r"pools/filtered: [\d,]+ tokens are not [\d,]+ whole sequences of 32: arms would have"):
+        prepare(str(run), comparisons.settings(sets))
+    assert not (made.folder / "runs").exists()
+
+
+def test_runs_of_unequal_compute_are_found_before_others_are_trained(run, sets):
+    made = prepare(str(run), comparisons.settings(sets, seeds=2, tokens=1024))
+    first = comparisons.train_all(made, most=2)
+    scores = runner.folder_of(made, first[1]) / "scores.json"
+    scores.write_text(json.dumps({**json.loads(scores.read_bytes()), "tokens": 992}))
+    with pytest.raises(UserError, match=r"primary, seed 1: filtered was trained on 1,024 tokens, unfiltered on 992: arms must"):
+        comparison.compare(str(run), quiet, made.settings)
+    assert sorted(path.name for path in (made.folder / "runs").iterdir() if path.is_dir()) == ["filtered-s1", "unfiltered-s1"]
 
 
 def test_a_pool_that_is_too_small(run, sets):
