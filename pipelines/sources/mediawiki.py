@@ -9,11 +9,14 @@
 | a page without a text, or whose text was deleted      | reject `missing_text`                               |
 | a page over the limit                                 | reject `too_large`, never held                      |
 | XML that breaks off or is not well-formed, an entity declaration, damage in the container | one `corrupt_container` |
+| XML whose root is not `<mediawiki>`                   | one `corrupt_container`                             |
 
 Of a page with several revisions the first one that stands there counts (dumps of current pages have one). The title and
 timestamp are the page's, source_id its id, url the site's base and the title. What the edition calls files, categories,
-redirects and disambiguations is told by the dump's language (`wiki_languages`) and its siteinfo. An unexpected export version
-is read as far as its elements are known.
+redirects and disambiguations is told by the dump's language (`wiki_languages`) and its siteinfo.
+
+Any version of the export format is read as far as its elements are known. Before version 0.6 a page does not state its namespace:
+there the name in front of its title says it, where siteinfo or MediaWiki itself has a namespace of that name.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from pipelines.reading import CorruptInput, decompressed, open_input
 from pipelines.records import Input, Limits, Record, Reject, Span, short
 from pipelines.schema import RejectReason
 from pipelines.sources import SourceOptions
-from pipelines.sources.wiki_languages import edition, is_disambiguation, is_redirect
+from pipelines.sources.wiki_languages import NAMESPACES, edition, is_disambiguation, is_redirect
 from pipelines.sources.wikitext import plain_text, without_comments
 
 _BLOCK = 1 << 16
@@ -53,9 +56,11 @@ class _Parser:
         self.pages: deque[_Page] = deque()
         self.base = self.language = ""
         self.file_names: set[str] = set()
+        self.namespaces: set[str] = set()  # all but that of articles
         self._limit = limit
         self._page: _Page | None = None
         self._element = self._key = ""
+        self._inside = False  # of the root
         self._text: list[str] = []
         self._parser = expat.ParserCreate()
         self._parser.buffer_text = True
@@ -72,6 +77,9 @@ class _Parser:
         raise expat.ExpatError("an entity declaration")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._inside and name != "mediawiki":
+            raise expat.ExpatError(f"the root is <{name[:40]}>, not <mediawiki>")
+        self._inside = True
         self._element, self._text = name, []
         if name == "text" and "deleted" in attributes:
             self._element = ""  # an administrator took the text away: the page has none
@@ -102,8 +110,10 @@ class _Parser:
             self._page.values.setdefault(name, text)  # the page's own id comes before those of revision and contributor
         elif name == "base":
             self.base = text
-        elif name == "namespace" and self._key in _FILES_AND_CATEGORIES:
-            self.file_names.add(text.lower())
+        elif name == "namespace" and self._key not in ("", "0"):
+            self.namespaces.add(text.lower())
+            if self._key in _FILES_AND_CATEGORIES:
+                self.file_names.add(text.lower())
         self._element, self._text = "", []
 
 
@@ -152,7 +162,7 @@ def _refusal(page: _Page, parser: _Parser, limits: Limits) -> tuple[RejectReason
     title, markup = page.values.get("title", ""), page.values.get("text")
     if page.size > limits.record_bytes:
         return RejectReason.TOO_LARGE, f"{page.size} bytes"
-    if page.values.get("ns", "0") != "0":
+    if _outside(page.values.get("ns"), title, parser):
         return RejectReason.NOT_AN_ARTICLE, short(title)
     if page.redirect or (markup is not None and is_redirect(markup, parser.language)):
         return RejectReason.REDIRECT, short(title)
@@ -161,6 +171,15 @@ def _refusal(page: _Page, parser: _Parser, limits: Limits) -> tuple[RejectReason
     if is_disambiguation(title, without_comments(markup), parser.language):
         return RejectReason.NOT_AN_ARTICLE, short(f"disambiguation: {title}")
     return None
+
+
+def _outside(stated: str | None, title: str, parser: _Parser) -> bool:
+    """Whether a page is of another namespace than the articles'."""
+    if stated is not None:
+        return stated != "0"
+    name, colon, _ = title.partition(":")
+    name = " ".join(name.replace("_", " ").lower().split())
+    return bool(colon) and (name in NAMESPACES or name in parser.namespaces)
 
 
 def _judged(locator: str, page: _Page, parser: _Parser, limits: Limits) -> Record | Reject:
@@ -178,18 +197,23 @@ def _url(base: str, title: str) -> str | None:
 
 
 def count(source_input: Input, options: SourceOptions) -> int:
-    """`</page>` in the bytes, by plain search; a dump that does not end as one counts its broken rest as one record."""
-    found, tail, page, end = 0, b"", b"</page>", b"</mediawiki>"
+    """`</page>` in the bytes, by plain search; a dump that does not end as one counts its broken rest as one record.
+
+    Without the begin of one it is one record, whatever it holds.
+    """
+    found, tail, begun = 0, b"", False
+    page, end, root = b"</page>", b"</mediawiki>", b"<mediawiki"
     with open_input(source_input.url) as raw:
         stream = decompressed(raw)
         try:
             while block := stream.read(_BLOCK):
                 if block.startswith((b"\xff\xfe", b"\xfe\xff")) and not tail:
                     encoding = "utf-16-le" if block[0] == 0xFF else "utf-16-be"
-                    page, end = page.decode().encode(encoding), end.decode().encode(encoding)
+                    page, end, root = (tag.decode().encode(encoding) for tag in (page, end, root))
                 window = tail + block
+                begun = begun or root in window
                 found += window.count(page) - tail.count(page)
                 tail = window[-64:]
         except CorruptInput:
-            return found + 1
-    return found + (end not in tail)
+            return found + 1 if begun else 1
+    return found + (end not in tail) if begun else 1

@@ -41,6 +41,10 @@ _ENGLISH = (
     "disambig|disambiguation|disamb|dab",
     "disambiguation",
 )
+# Namespaces 1 to 15 as MediaWiki itself calls them: in no edition can an article's title begin with one of these and a colon.
+NAMESPACES = frozenset(
+    name + suffix for name in ("user", "project", "file", "mediawiki", "template", "help", "category") for suffix in ("", " talk")
+) | {"talk"}
 _TABLE = {
     "bg": ("файл|картинка|медия", "категория", "шаблон", "пренасочване|виж", "пояснение", "пояснение"),
     "ca": (

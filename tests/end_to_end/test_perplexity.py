@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -124,3 +126,79 @@ def test_judging_by_perplexity_needs_a_model():
     text = corpus.RECIPE.replace("rules: [gopher],", "rules: [gopher], perplexity: head,")
     with pytest.raises(UserError, match=r"variants\.filtered judges by perplexity but fit\.perplexity is missing"):
         parse(text, "tiny")
+
+
+# -- several languages --------------------------------------------------------------------------------------------------------
+
+WORDS = {
+    "en": "the of and to in that is was for it with as his on be at by had not are but from they which have this".split(),
+    "de": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat".split(),
+    "fr": "le de la et les des en un une du que est pour qui dans par sur au pas plus avec ce il sont nous leur cette être".split(),
+}
+LANGUAGES = """
+name: spoken
+sources:
+  wiki: {format: jsonl, paths: [wiki.jsonl]}
+  web: {format: jsonl, paths: [web.jsonl]}
+fit:
+  perplexity: {sources: [wiki], min_tokens: 2000, sample_mb: 5}
+  tokenizer: {vocab_size: 600, sample_mb: 1}
+variants:
+  all: {}
+  head: {default: {perplexity: head}}
+  middle: {default: {perplexity: middle}}
+tokens: {validation: 0}
+"""
+
+
+def _spoken(language, name, some):
+    """Sixty words of a language's first `some`: the more there are to choose from, the more a text surprises."""
+    draw = corpus.Draw(f"{language} {name}")
+    return " ".join(WORDS[language][draw.below(some)] for _ in range(60)).capitalize() + "."
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """wiki has English and German, and a little French; web 90 English, 60 German and 30 French documents, easy to hard."""
+    folder = tmp_path_factory.mktemp("spoken")
+    wiki = [_spoken(language, f"wiki {n}", 20) for language in ("en", "de") for n in range(60)] + [_spoken("fr", "wiki", 20)] * 3
+    web = [_spoken(*row) for row in _web()]
+    for name, texts in (("wiki", wiki), ("web", web)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    build(parse(LANGUAGES, "spoken"), str(folder), str(folder / "run"), ONE_WORKER, lambda line: None)
+    return folder / "run"
+
+
+def _web():
+    return [(lang, f"web {n}", 12 + 8 * (n % 2)) for lang, count in (("en", 90), ("de", 60), ("fr", 30)) for n in range(count)]
+
+
+def test_every_language_has_its_own_model_and_its_own_thirds(spoken):
+    """The same number of documents of each language in each third, though one language's perplexities are not another's."""
+    fitted = models.load_perplexity(Store(str(spoken)))
+    assert set(fitted) == {"en", "de"}  # three French documents are under min_tokens
+    assert fitted["en"].head != fitted["de"].head
+    rows = _signals(spoken, "web")
+    assert [row["language"] for row in rows] == [language for language, *_ in _web()]
+    for language, count in (("en", 90), ("de", 60)):
+        scores = [row["perplexity"] for row in rows if row["language"] == language]
+        buckets = [bucket(score, fitted[language]) for score in scores]
+        assert [buckets.count(name) for name in ("head", "middle", "tail")] == [count // 3] * 3
+        assert fitted[language].head == pytest.approx(np.percentile(scores, 100 / 3, method="lower"), rel=1e-6)
+        assert fitted[language].middle == pytest.approx(np.percentile(scores, 200 / 3, method="lower"), rel=1e-6)
+
+
+def test_a_language_without_a_model_is_null_kept_and_counted(spoken):
+    """French: no perplexity, kept where the tail goes and where the middle goes too, counted in stats, report and card."""
+    rows = _signals(spoken, "web")
+    assert all((row["perplexity"] is None) == (row["language"] == "fr") for row in rows)
+    for variant, thirds in (("all", 3), ("head", 1), ("middle", 2)):
+        (path,) = sorted((spoken / "decisions" / variant / "web").rglob("*.parquet"))
+        verdicts = pq.read_table(path, columns=["verdict"]).column(0).to_pylist()
+        kept = Counter(row["language"] for row, verdict in zip(rows, verdicts, strict=True) if verdict == "keep")
+        assert kept == {"en": 30 * thirds, "de": 20 * thirds, "fr": 30}
+    stats = json.loads((spoken / "stats.json").read_bytes())["sources"]
+    assert stats["web"]["without_perplexity"] == {"fr": 30}
+    assert stats["wiki"]["without_perplexity"] == {"fr": 3}
+    said = "Documents without a perplexity, which no cut by perplexity judges: 33. Languages without a model: `fr`."
+    assert said in (spoken / "card.md").read_text("utf-8")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.records import Record
+from tests.runs import REPOSITORY
 from tests.sources.reading import read, records, recount, rejects, texts
 
 PAGE = "<html><head><title>A  title</title></head><body><p>{}</p></body></html>"
@@ -71,6 +72,21 @@ def test_real_archives_are_those_of_the_walk(real_data, name):
     found = read("warc", path, limit=64 << 20)
     assert {"document": len(texts(found)), **rejects(found)} == {"document": 0, **expected}
     assert recount("warc", path) == records(found) == expected.total()
+
+
+def test_a_real_page_to_the_letter_as_the_docs_show_it(real_data):
+    """docs/sources/common_crawl.md: text, title, date and counts."""
+    text = (REPOSITORY / "docs" / "sources" / "common_crawl.md").read_text("utf-8")
+    found = read("warc", real_data / "warc" / "iana.warc.gz", limit=64 << 20)
+    (page,) = [one for one in found if isinstance(one, Record) and one.url == "http://www.iana.org/domains/root"]
+    assert re.search(r"```text\n(.*?)\n```", text, re.DOTALL)[1] == page.text
+    assert f"`title` {page.title} and `date` {page.date}" in text
+    assert page.source_id == "<urn:uuid:2fe492ed-d004-4f8d-a35c-124069983049>"
+    for name, shown in (("warc/iana", "`iana.warc.gz`"), ("web/web-trafilatura", "641 saved"), ("web/web-recipes", "212 recipe")):
+        found = read("warc", real_data / f"{name}.warc.gz", limit=64 << 20)
+        rejected = ", ".join(f"{reason} {count}" for reason, count in Counter(rejects(found)).most_common())
+        row = next(line for line in text.splitlines() if line.startswith(f"| {shown}"))
+        assert row.endswith(f" | {records(found)} | {len(texts(found))} | {rejected} |")
 
 
 def test_lz4_is_gzip_in_another_wrapping(real_data):
