@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.errors import CheckError, UserError
+from quality.service.command import serve
 from train.cli import app as train_app
 from train.compare.command import compare
 
@@ -27,6 +28,7 @@ models_app = typer.Typer(no_args_is_help=True, help="The models that come from p
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 app.command()(compare)
+app.command()(serve)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe by name.")]
 RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]

@@ -1,8 +1,9 @@
 """The run directory: where files lie, how they appear, and how a finished part is recognised.
 
 A file appears under its final name whole or not at all. On a file system: temporary file beside it, fsync, rename, fsync of
-the folder. On an object store: a local temporary file, then one upload under the final name. No rename, no listing and no
-modification time decides anything.
+the folder. On an object store: a local temporary file, then one upload under the final name, with a checksum that the store or its
+library holds against what arrived. No rename, no listing and no modification time decides anything. What goes wrong on the way to
+an object store is tried again, and then it is a UserError that names the object.
 
 Every part has a sidecar `<part>.stats.json` that names its key (see `stage_key`), rows, bytes, sha256 and statistics. The
 sidecar is removed before its part is written again and published after it, so a sidecar that stands tells the truth:
@@ -17,18 +18,21 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines import lock
-from pipelines.errors import CheckError, UserError
+from pipelines import lock, remote
+from pipelines.errors import CheckError
 
+if TYPE_CHECKING:
+    import fsspec
+
+T = TypeVar("T")
 TEMPORARY = ".tmp-"  # in the name of every file that is not finished
 SIDECAR = ".stats.json"
 
@@ -116,8 +120,14 @@ class Store:
         return f"{self.root.rstrip('/')}/{path}"
 
     def _located(self, path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        filesystem, located = fsspec.core.url_to_fs(self.url(path))
-        return filesystem, located
+        return remote.filesystem_of(self.url(path))
+
+    def _asked(self, path: str, action: Callable[[], T], doing: str = "read") -> T:
+        """What `action` gives, tried again where the store is not on this machine. A missing file is the caller's affair."""
+        if self.is_local():
+            return action()
+        passed = () if doing == "written" else (FileNotFoundError,)
+        return remote.attempted(self.url(path), action, doing=doing, passed=passed, way="make the bucket, or mend --run")
 
     def is_local(self) -> bool:
         return isinstance(self._located("")[0], LocalFileSystem)
@@ -130,22 +140,31 @@ class Store:
 
     def exists(self, path: str) -> bool:
         filesystem, located = self._located(path)
-        return bool(filesystem.exists(located))
+        if isinstance(filesystem, LocalFileSystem):
+            return os.path.exists(located)
+        try:  # fsspec's own `exists` takes a broken connection for a file that is not there
+            return bool(self._asked(path, lambda: filesystem.info(located))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def open(self, path: str) -> BinaryIO:
+        """A stream of a file; one that is not there is a FileNotFoundError."""
         filesystem, located = self._located(path)
-        return filesystem.open(located, "rb")
+        if isinstance(filesystem, LocalFileSystem):
+            return filesystem.open(located, "rb")
+        return remote.open_remote(self.url(path), passed=(FileNotFoundError,))
 
     def read(self, path: str) -> bytes:
-        with self.open(path) as stream:
-            return stream.read()
+        """The content of a file; one that is not there is a FileNotFoundError."""
+        filesystem, located = self._located(path)
+        return self._asked(path, lambda: remote.content(filesystem, located))
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read(path))
 
     def size(self, path: str) -> int:
         filesystem, located = self._located(path)
-        return int(filesystem.size(located))
+        return int(self._asked(path, lambda: filesystem.info(located))["size"])
 
     def digest(self, path: str) -> dict[str, Any]:
         """Bytes and sha256 of a file as it lies there."""
@@ -159,10 +178,12 @@ class Store:
     def files(self, folder: str) -> list[str]:
         """Every file below `folder`, sorted; for reporting and pruning only, never to decide what is finished."""
         filesystem, located = self._located(folder)
-        if not filesystem.exists(located):
-            return []
         base = self._located("")[1].rstrip("/") + "/"
-        return sorted(name[len(base) :] for name in filesystem.find(located) if name.startswith(base))
+        try:
+            found = self._asked(folder, lambda: filesystem.find(located), "listed")
+        except FileNotFoundError:
+            return []
+        return sorted(name[len(base) :] for name in found if name.startswith(base))
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 
@@ -192,7 +213,7 @@ class Store:
                 os.replace(temporary, located)
                 _sync_folder(os.path.dirname(located))
             else:
-                filesystem.put_file(temporary, located)
+                self._asked(path, lambda: remote.upload(filesystem, temporary, located), "written")
             sink.result = Published(path, sink.size, sink.hexdigest())
         except OSError as error:
             if error.errno is None or error.filename not in (None, temporary):
@@ -215,7 +236,7 @@ class Store:
         self._follow_holder()
         filesystem, located = self._located(path)
         with contextlib.suppress(FileNotFoundError):
-            filesystem.rm_file(located)
+            self._asked(path, lambda: filesystem.rm_file(located), "removed")
 
     # -- finished parts ---------------------------------------------------------------------------------------------------
 
@@ -246,24 +267,15 @@ class Store:
     def lock(self) -> Iterator[Store]:
         """Holds the run directory for one build; yields the store to build with.
 
-        A local lock dies with its process, and takes the worker processes that write for it along; a remote one is a file to
-        remove.
+        A local lock dies with its process, and takes the worker processes that write for it along. One on an object store is an
+        object that only one of two builds can create. It outlives a killed build: who knows that the build is gone removes it.
         """
         if self.is_local():
             with lock.hold(self.local_path(".lock"), self.root) as holder:
                 yield Store(self.root, holder)
             return
-        filesystem, located = self._located(".lock")
-        try:
-            filesystem.pipe_file(located, b"held\n", mode="create")
-        except FileExistsError:
-            raise UserError(
-                f"{self.url('.lock')}: another build is running here; if it and its job are gone, remove this file"
-            ) from None
-        try:
+        with lock.hold_object(self.url(".lock")):
             yield self
-        finally:
-            filesystem.rm_file(located)
 
     def _follow_holder(self) -> None:
         if self.holder is not None:

@@ -23,6 +23,7 @@ from quality import rules
 from tests.runs import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+SERVED = "service.md"  # whose commands ask a service that runs meanwhile: tests/service/test_docs.py
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 _SECONDS = re.compile(r"\d+(\.\d+)? s\b")
@@ -42,7 +43,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page) and page.name != SERVED], ids=lambda page: page.name)
 def test_every_command_runs_and_prints_what_the_page_shows(page, demo_run, tmp_path):
     (tmp_path / "runs").mkdir()
     if any(" compare " in command for command, _ in commands(page)):  # which writes into the run

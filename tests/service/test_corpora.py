@@ -1,0 +1,135 @@
+"""Which folders are corpora, in which state; and that nothing outside the folder of the runs is ever read."""
+
+import fcntl
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quality.service.corpora import Corpora, is_locked
+from quality.service.problems import Problem
+
+SECRET = "the secret of another folder"
+
+
+def _states(client):
+    return {one["id"]: (one["state"], one["partial"]) for one in client.get("/v1/corpora").json()["items"]}
+
+
+def test_runs_without_a_manifest_are_listed_for_what_they_are(serving, copied):
+    """Building while a lock is held, incomplete without; and no request touches the lock, so that a build can always take it."""
+    for name in ("begun", "at-work"):
+        shutil.copytree(copied / "tiny", copied / name)
+        (copied / name / "manifest.json").unlink()
+    shutil.copytree(copied / "tiny", copied / "cut")
+    path = copied / "cut/manifest.json"
+    path.write_bytes(path.read_bytes()[:1000])
+    client = serving(copied)
+    with open(copied / "at-work/.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert _states(client) == {
+            "at-work": ("building", True),
+            "begun": ("incomplete", True),
+            "cut": ("damaged", True),
+            "tiny": ("complete", False),
+        }
+    assert _states(client)["at-work"] == ("incomplete", True)
+    for name in ("begun", "cut"):
+        assert client.get(f"/v1/corpora/{name}").json()["documents"] is None
+        for below in ("report", "card", "stats", "documents?name=x"):
+            answer = client.get(f"/v1/corpora/{name}/{below}")
+            assert answer.status_code == 409, below
+            assert name in answer.json()["detail"]
+
+
+def test_a_lock_that_is_held_is_seen_without_taking_it(tmp_path):
+    path = tmp_path / ".lock"
+    assert not is_locked(path)
+    path.touch()
+    assert not is_locked(path)
+    with open(path) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_folders_that_are_no_runs_or_have_no_id_are_no_corpora(serving, copied):
+    """Notes, folders that no build has begun in, names that are no ids."""
+    (copied / "notes.txt").write_text("x")
+    (copied / "empty").mkdir()
+    for name in ("Upper", ".hidden", "with space", "a" * 65, "-dash", "_bar", "ünicode", "dot.ted"):
+        shutil.copytree(copied / "tiny", copied / name)
+    shutil.copytree(copied / "tiny", copied / ("a" * 64))
+    assert set(_states(serving(copied))) == {"tiny", "a" * 64}
+
+
+def test_links_that_lead_out_of_the_runs_are_not_followed(serving, copied, tmp_path):
+    """A linked run folder, a linked manifest, a linked report, a linked folder of comparisons."""
+    outside = tmp_path / "outside"
+    shutil.copytree(copied / "tiny", outside)
+    (outside / "report.html").write_text(SECRET)
+    (outside / "comparisons/0123456789ab").mkdir(parents=True)
+    (copied / "linked").symlink_to(outside)
+    shutil.copytree(copied / "tiny", copied / "parts")
+    for name in ("report.html", "comparisons"):
+        (copied / "parts" / name).unlink(missing_ok=True)
+        (copied / "parts" / name).symlink_to(outside / name)
+    shutil.copytree(copied / "tiny", copied / "borrowed")
+    (copied / "borrowed/manifest.json").unlink()
+    (copied / "borrowed/manifest.json").symlink_to(outside / "manifest.json")
+    client = serving(copied)
+    assert _states(client) == {"borrowed": ("damaged", True), "parts": ("complete", False), "tiny": ("complete", False)}
+    assert client.get("/v1/corpora/linked").status_code == 404
+    assert client.get("/v1/corpora/linked/report").status_code == 404
+    answer = client.get("/v1/corpora/parts/report")
+    assert (answer.status_code, SECRET in answer.text) == (404, False)
+    assert client.get("/v1/corpora/parts").json()["comparisons"] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "%2e%2e", "..%2f..%2fetc", "%2e%2e%2foutside", "tiny%2f..%2f..%2foutside", "tiny%00", "tiny/", "tiny%0a", "TINY"],
+)
+def test_no_id_leads_out_of_the_runs(client, runs, name):
+    answer = client.get(f"/v1/corpora/{name}/report")
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@given(st.text(max_size=70) | st.sampled_from(["..", ".", "", "tiny\n", "tiny/", "./tiny"]))
+def test_only_an_id_of_a_run_is_found(runs, name):
+    corpora = Corpora(runs)
+    if name == "tiny":
+        assert corpora.get(name).path == runs / "tiny"
+    else:
+        with pytest.raises(Problem) as caught:
+            corpora.get(name)
+        assert caught.value.status == 404
+
+
+def test_a_manifest_of_other_shapes_is_damaged_and_no_error(serving, copied):
+    """Valid JSON that is no manifest, and one that lacks or bends what the service needs."""
+    path = copied / "tiny/manifest.json"
+    whole = json.loads(path.read_text())
+    bent = [
+        [],
+        {},
+        {**whole, "accounts": 3},
+        {**whole, "accounts": {"sources": {"web": {}}, "variants": {}}},
+        {**whole, "versions": {}},
+        {**whole, "recipe": None},
+    ]
+    client = serving(copied)
+    for number, value in enumerate(bent):
+        fresh = copied / f"tiny/next-{number}"
+        fresh.write_text(json.dumps(value))
+        fresh.replace(path)
+        assert _states(client) == {"tiny": ("damaged", True)}, number
+
+
+def test_a_run_that_vanishes_between_two_looks_is_left_out(copied, monkeypatch):
+    corpora = Corpora(copied)
+    monkeypatch.setattr(Corpora, "ids", lambda self: ["gone", "tiny"])
+    assert [corpus.id for corpus in corpora.list()] == ["tiny"]
