@@ -16,7 +16,6 @@ another run is part of this one.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 
 from pipelines.cluster_parts import part_ids
 from pipelines.errors import UserError
+from pipelines.finished import MANIFEST, read_manifest
 from pipelines.parts import Part
 from pipelines.recipe import Against, Near, Recipe
 from pipelines.schema import KEEP
@@ -38,7 +38,6 @@ TABLE = "against"
 NAMED = "against"  # in plan.json and sidecars of against parts: the runs that it was held against; of decisions: `counted`
 # What a signature depends on: signatures of runs that differ in one of these say nothing of each other.
 _SIGNATURE = ("ngram", "permutations", "text_cap", "seed")
-_MANIFEST = "manifest.json"
 
 MATCHES = pa.schema(
     [
@@ -102,14 +101,12 @@ def resolve(recipe: Recipe, base: str) -> tuple[Earlier, ...]:
 def _resolve(given: Against, near: Near, base: str) -> Earlier:
     located = given.run if "://" in given.run or given.run.startswith("/") else f"{base}/{given.run}"
     store = Store(located if "://" in located else os.path.abspath(located))
-    if not store.exists(_MANIFEST):
-        raise UserError(f"against: {located}: no complete run (manifest.json is missing); build it first, or mend `against`")
     try:
-        manifest = store.read_json(_MANIFEST)
-        recipe, files, accounts = manifest["recipe"], manifest["files"], manifest["accounts"]
-        variants, settings = list(recipe["variants"]), recipe["near"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"against: {store.url(_MANIFEST)}: damaged ({error}); build that run again") from error
+        manifest = read_manifest(store, "build that run")
+    except UserError as error:
+        raise UserError(f"against: {error}") from error
+    recipe, files, accounts = manifest["recipe"], manifest["files"], manifest["accounts"]
+    variants, settings = list(recipe["variants"]), recipe["near"]
     variant = _variant(given.variant, variants, located)
     for key in _SIGNATURE:
         if settings[key] != getattr(near, key):
@@ -164,9 +161,9 @@ def identities(earlier: Iterable[Earlier]) -> list[list[str]]:
 def check_unchanged(earlier: Iterable[Earlier]) -> None:
     """UserError where a run is being built again, or has been, since it was resolved."""
     for one in earlier:
-        if not one.store.exists(_MANIFEST):
+        if not one.store.exists(MANIFEST):
             raise _changed(one.store)
-        files = one.store.read_json(_MANIFEST)["files"]
+        files = one.store.read_json(MANIFEST)["files"]
         if _parts(files, one.variant) != (one.parts, one.decided):
             raise _changed(one.store)
 

@@ -14,7 +14,7 @@ from pipelines import models, overview, packages, sample
 from pipelines.build import build
 from pipelines.conservation import Accounts
 from pipelines.engine import load_engine
-from pipelines.explain import open_run
+from pipelines.finished import open_run
 from pipelines.recipe_file import load
 from pipelines.schema import KEEP, VALIDATION
 from pipelines.store import Store, read_columns

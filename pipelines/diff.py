@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import index
-from pipelines.explain import open_run
+from pipelines.finished import read_manifest
 from pipelines.overview import table
 from pipelines.store import Store, read_columns
 
@@ -71,8 +71,8 @@ class Difference:
 
 def diff(left: str, right: str) -> Difference:
     """Compares two complete runs; a folder that is none is a UserError."""
-    stores = (open_run(left), open_run(right))
-    manifests = [store.read_json("manifest.json") for store in stores]
+    stores = (Store(left), Store(right))
+    manifests = [read_manifest(store) for store in stores]
     variants = sorted(set(manifests[0]["recipe"]["variants"]) & set(manifests[1]["recipe"]["variants"]))
     verdicts = [_Verdicts.read(store, manifest, variants) for store, manifest in zip(stores, manifests, strict=True)]
     both, in_left, in_right = np.intersect1d(verdicts[0].ids, verdicts[1].ids, assume_unique=True, return_indices=True)

@@ -7,7 +7,6 @@ one reason are joined, and one whose rest is unreadable covers all that follow.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines import against, index, removal
 from pipelines.errors import UserError
+from pipelines.finished import MANIFEST, open_run
 from pipelines.parts import Part, shard_of
 from pipelines.schema import KEEP
 from pipelines.store import SIDECAR, Store, read_columns, reading_table
@@ -97,18 +97,6 @@ def trace(folder: str, name: str) -> list[Explanation | Rejected]:
     return found
 
 
-def open_run(folder: str) -> Store:
-    """The store of a complete run; anything else is a UserError."""
-    store = Store(folder)
-    if not store.exists("manifest.json"):
-        raise UserError(f"{folder}: no complete run (manifest.json is missing); run winnow build")
-    try:
-        store.read_json("manifest.json")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{store.url('manifest.json')}: damaged ({error}); run winnow build again") from error
-    return store
-
-
 # -- documents --------------------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +124,7 @@ def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Ex
         names = [name for name in file.schema_arrow.names if name != "token_ids"]
     (signals,) = _rows(store, part.path("signals"), names, [row])
     (clusters,) = _rows(store, part.path("clusters"), _CLUSTERS, [row])
-    variants = store.read_json("manifest.json")["recipe"]["variants"]
+    variants = store.read_json(MANIFEST)["recipe"]["variants"]
     verdicts = tuple(_verdict(store, part, row, variant) for variant in variants)
     removed_by = removal.kind_of(removal.found_in(store, part), row)
     purged = removal.kind_of(removal.purged(store, part), row) is not None
@@ -163,7 +151,7 @@ def _store_of(store: Store, run: str | None) -> Store | None:
         return store
     (url,) = (one["url"] for one in store.read_json("plan.json")[against.NAMED] if one["name"] == run)
     other = Store(url)
-    return other if other.exists("manifest.json") else None
+    return other if other.exists(MANIFEST) else None
 
 
 def _name_of(store: Store, doc_id: str | None) -> str | None:
@@ -177,7 +165,7 @@ def _name_of(store: Store, doc_id: str | None) -> str | None:
 
 def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict[str, Any]:
     """Where a kept document lies: the shard's parts before its own, in order, then the rows before it."""
-    shards = store.read_json("manifest.json")["recipe"]["tokens"]["shards"]
+    shards = store.read_json(MANIFEST)["recipe"]["tokens"]["shards"]
     number = shard_of(part, shards)
     documents = tokens = 0
     for other in _parts_of(store, part.source):
@@ -199,7 +187,7 @@ def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict
 def _parts_of(store: Store, source: str) -> Iterator[Part]:
     """The parts of a source that the manifest names, in order."""
     start, end = f"documents/{source}/", ".parquet"
-    for path in store.read_json("manifest.json")["files"]:
+    for path in store.read_json(MANIFEST)["files"]:
         if path.startswith(start) and path.endswith(end):
             yield _part(store, source, path.removeprefix(start).removesuffix(end))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines import against, blocklist, index, mixture, models, references, removal
 from pipelines.conservation import Accounts
+from pipelines.finished import MANIFEST, SCHEMA_VERSION
 from pipelines.parts import Part, task_record
 from pipelines.plan import Plan
 from pipelines.recipe import Recipe
@@ -24,8 +25,6 @@ from pipelines.select_settings import solution_path
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
 # Not part of what a build wrote: other commands own them, or they say when and how a run was made.
 _KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", MANIFEST, "plan.json")

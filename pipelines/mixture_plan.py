@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import mixture
+from pipelines.finished import MANIFEST, read_manifest
 from pipelines.overview import table
 from pipelines.recipe import Recipe
 from pipelines.schema import TRAIN
@@ -64,9 +65,9 @@ def _cells(found: dict[str, Any] | None) -> list[Any]:
 def _available(recipe: Recipe, run: str | None) -> dict[str, dict[str, int]]:
     """Variant -> source -> training tokens that it keeps, before any mixture; of the variants that run and recipe share."""
     store = Store(run) if run is not None else None
-    if store is None or not store.exists("manifest.json"):
+    if store is None or not store.exists(MANIFEST):
         return {}
-    manifest = store.read_json("manifest.json")
+    manifest = read_manifest(store)
     found = {}
     for variant in recipe.variants:
         by_source = manifest["accounts"]["variants"].get(variant)

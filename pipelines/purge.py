@@ -30,8 +30,9 @@ from pipelines import against, annotate, bpe, cluster, extract, fit, match, mode
 from pipelines.cluster_parts import dropped_digest
 from pipelines.conservation import account
 from pipelines.errors import UserError
+from pipelines.finished import MANIFEST
 from pipelines.index import write_index
-from pipelines.manifest import MANIFEST, prune, write_manifest
+from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts
 from pipelines.plan import Plan
 from pipelines.recipe import Recipe

@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.errors import UserError
+from pipelines.finished import open_run
 from pipelines.judge import Judgement, ResolvedDraw, judge_length, judge_text
 from pipelines.models import Models
 from pipelines.recipe import Draw, Policy, Recipe
@@ -113,7 +114,7 @@ def _language_only() -> Models:
 def _of_run(folder: str) -> tuple[Models, Recipe]:
     from pipelines import models
 
-    store = Store(folder)
+    store = open_run(folder)
     loaded = models.load(store)
     return loaded, parse(store.read(RECIPE).decode(), store.url(RECIPE))
 

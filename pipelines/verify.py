@@ -13,7 +13,7 @@ from typing import Any
 from pipelines import recheck
 from pipelines.conservation import account
 from pipelines.errors import CheckError
-from pipelines.explain import open_run
+from pipelines.finished import read_manifest
 from pipelines.parts import list_parts
 from pipelines.plan import Plan, Task
 from pipelines.recipe_file import parse
@@ -52,8 +52,8 @@ class Verification:
 
 def verify(folder: str, deep: bool = False) -> Verification:
     """Checks a complete run; faults are listed, not raised. With `deep` an input that is gone is a UserError."""
-    store = open_run(folder)
-    manifest = store.read_json("manifest.json")
+    store = Store(folder)
+    manifest = read_manifest(store)
     result = Verification()
     for path, stated in manifest["files"].items():
         _check_file(store, path, stated, result)

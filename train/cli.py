@@ -7,12 +7,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.errors import UserError
 from train.scaling.command import app as scaling_app
+
+if TYPE_CHECKING:
+    from train.run_config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Sparse and dense language models on the shards.")
 app.add_typer(scaling_app, name="scaling")
@@ -51,14 +54,37 @@ def run(
 ) -> None:
     """Train a model, or go on with a run. On several processes: torchrun --nproc-per-node N -m -- pipelines.cli train run ..."""
     _need_torch()
-    from train import report
-    from train import run as runs
     from train.run_file import load
 
-    chosen = load(settings, [*([f"data.path={json.dumps(data)}"] if data is not None else []), *(overrides or ())])
+    _train(load(settings, _overrides(data, overrides)), settings, folder, as_json)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="checkpoints/step-... of a run with a sparse model.")],
+    folder: Annotated[str, typer.Option("--run", metavar="DIR", help="The student's; one that is there is gone on with.")],
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="As of run; by default what the teacher was trained on.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a dense student of a sparse model, by the settings of its run, or go on with it."""
+    _need_torch()
+    from train.distill import settings_of_student
+
+    _train(settings_of_student(teacher, _overrides(data, overrides)), teacher, folder, as_json)
+
+
+def _overrides(data: str | None, others: list[str] | None) -> list[str]:
+    return [*([f"data.path={json.dumps(data)}"] if data is not None else []), *(others or ())]
+
+
+def _train(settings: Settings, name: str, folder: str, as_json: bool) -> None:
+    from train import report
+    from train import run as runs
+
     stream = sys.stderr if as_json else sys.stdout
     try:
-        summary = runs.train(chosen, settings, Path(folder), report.teller(stream))
+        summary = runs.train(settings, name, Path(folder), report.teller(stream))
     except runs.Stopped:
         print(f"{folder}: stopped as asked; the same command goes on where it stands", file=sys.stderr)
         sys.exit(runs.STOPPED)

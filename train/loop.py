@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from train import checkpoint, losses, model, optim, schedule
+from train import checkpoint, flops, losses, model, optim, schedule
 from train.corpus import Corpus
 from train.data import Batch, TrainingData
 from train.metrics import Tally
@@ -62,7 +62,7 @@ class Trainer:
         self.groups = self.batch // (1 if self.config.moe is None else self.config.moe.group)
         self.data = TrainingData.of(corpus, settings.seed, filled(settings.context), settings.data.masked)
         self.progress = Progress()
-        self.model = model.build(self.config, settings.seed, settings.checkpointing, world.device)
+        self.model = self.build()
         if settings.compile:
             for block in self.model.blocks:
                 block.compile()
@@ -70,6 +70,23 @@ class Trainer:
         chosen = settings.optimiser
         betas = (filled(chosen.beta1), filled(chosen.beta2))
         self.optimiser = optim.make_optimiser(self.model, filled(chosen.kind), betas, filled(chosen.weight_decay))
+
+    def build(self) -> model.Decoder:
+        """The model with its initial weights."""
+        return model.build(self.config, self.settings.seed, self.settings.checkpointing, self.world.device)
+
+    @property
+    def flops_per_token(self) -> int:
+        """Of the matrix multiplications of a step."""
+        return flops.matmul_training(self.config, filled(self.settings.context))
+
+    def tally(self) -> Tally:
+        """Nothing added up yet."""
+        return Tally(self.config)
+
+    def told(self, tally: Tally) -> dict[str, Any]:
+        """What the log says of a step beside its loss."""
+        return tally.routing(self.config, self.groups)
 
     def step(self) -> StepFacts:
         """One update, or a skipped one; advances `progress`."""
@@ -113,7 +130,7 @@ class Trainer:
         whole = self.data.batch(range(number * self.batch + first, number * self.batch + first + rows))
         targets = int(world.total(torch.tensor(whole.n_targets)))
         keys_B = noise_keys(self.settings.seed, number, torch.arange(first, first + rows))
-        tally = Tally(self.config)
+        tally = self.tally()
         size = self.settings.micro_batch or rows
         for start in range(0, rows, size):
             part, mine = slice_batch(whole, start, start + size), slice(start, start + size)

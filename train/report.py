@@ -42,6 +42,7 @@ def _step(line: dict[str, Any]) -> str:
             f"fullest expert {fullest:.0f} %  dropped {100 * _mean(line['dropped_share']):.1f} %"
         )
     loss = "none" if line["loss"] is None else f"{line['loss']:.4f}"
+    loss += f"  soft {line['soft_loss']:.4f}" if line.get("soft_loss") is not None else ""
     return (
         f"step {line['step']}  loss {loss}{routed}  rate {line['learning_rate']:.2e}  {line['tokens_per_second']:,.0f} tokens/s  "
         f"utilisation {100 * line['utilisation']:.0f} %  {_energy(line['energy'])}{skipped}"

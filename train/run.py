@@ -28,6 +28,7 @@ from train import checkpoint, flops, metrics, run_config, run_file
 from train.allocator import keep_freed_memory
 from train.corpus import Corpus, open_corpus
 from train.data import validation_sequences
+from train.distill import Distiller
 from train.energy import Meter, default_watts
 from train.files import publish
 from train.loop import Trainer
@@ -119,7 +120,7 @@ class _Run:
         group = 1 if settings.model_config_of_run().moe is None else settings.model["moe"]["group"]
         if batch % (world.size * group):
             raise UserError(f"batch {batch} cannot be split over {world.size} processes in groups of {group}; change either")
-        self.trainer = Trainer(settings, corpus, world)
+        self.trainer = Trainer(settings, corpus, world) if settings.teacher is None else Distiller(settings, corpus, world)
         self.trainer.data.check_passes(self.steps * batch, settings.data.epochs)
         self.sources = validation_sequences(corpus, self.trainer.data.context, settings.validation.sequences)
         self.log: metrics.Log | None = None
@@ -147,7 +148,7 @@ class _Run:
     def _begin(self, state: dict[str, Any]) -> None:
         config, device, world = self.trainer.config, self.world.device, self.world
         dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
-        self.flops = flops.matmul_training(config, self.trainer.data.context)
+        self.flops = self.trainer.flops_per_token
         self.peak = metrics.peak_flops(device, dtype) * world.size
         watts = self.settings.energy.watts or default_watts(device.type, torch.get_num_threads())
         self.meter = Meter(watts, self.settings.energy.pue, world.size, device.type != "cpu")
@@ -212,7 +213,7 @@ class _Run:
             learning_rate=facts.rate,
             gradient_norm=facts.norm,
             skipped=facts.skipped,
-            **tally.routing(self.trainer.config, self.trainer.groups),
+            **self.trainer.told(tally),
             seconds=seconds,
             tokens_per_second=speed,
             utilisation=speed * self.flops / self.peak,

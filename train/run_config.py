@@ -39,6 +39,14 @@ class DataSettings(_Strict):
     epochs: Annotated[float, Field(gt=0)] | None = None  # how often a shard may be gone through; default: as the blend says
 
 
+class TeacherSettings(_Strict):
+    """A sparse model that a dense one learns from (train.distill)."""
+
+    checkpoint: str  # its folder
+    share: Annotated[float, Field(ge=0, le=1)] = 0.25  # of its distribution in the loss; the labels have the rest (Switch)
+    initialise: bool = True  # begin with its weights, but for experts and routers
+
+
 class OptimiserSettings(_Strict):
     """train.optim; the defaults are LLaMA's and GLaM's."""
 
@@ -87,7 +95,7 @@ class EnergySettings(_Strict):
 
 
 class Settings(_Strict):
-    """A run. After `complete` nothing but `preset`, paths and limits is None."""
+    """A run. After `complete` nothing but `preset`, `teacher`, paths and limits is None."""
 
     preset: str | None = None
     model: dict[str, Any] = {}  # fields of train.config.ModelConfig; over the preset's, where there is one
@@ -97,6 +105,7 @@ class Settings(_Strict):
     context: Count | None = None  # tokens a sequence; default: the preset's
     precision: Literal["bf16", "fp32"] = "bf16"
     data: DataSettings = DataSettings()
+    teacher: TeacherSettings | None = None
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     validation: ValidationSettings = ValidationSettings()
@@ -127,11 +136,13 @@ class Settings(_Strict):
             raise UserError(f"{name}: {_explain(error)}") from error
 
 
-_IDENTITY = ("model", "seed", "steps", "batch", "context", "precision", "optimiser", "schedule", "data.masked")
+_IDENTITY = ("model", "seed", "steps", "batch", "context", "precision", "optimiser", "schedule", "data.masked", "teacher")
+# A run without a teacher says nothing of one; and a folder may move: checkpoints hold the digest of the teacher's weights.
+_APART = ("teacher", "teacher.checkpoint")
 
 
 def _is_identity(name: str) -> bool:
-    return any(name == one or name.startswith(one + ".") for one in _IDENTITY)
+    return name not in _APART and any(name == one or name.startswith(one + ".") for one in _IDENTITY)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -150,7 +161,7 @@ def _explain(error: pydantic.ValidationError) -> str:
     where = ".".join(str(step) for step in first["loc"] if not str(step).startswith(("literal[", "constrained-", "function-")))
     if first["type"] == "extra_forbidden":
         sections = (Settings, DataSettings, OptimiserSettings, ScheduleSettings, ValidationSettings, SavingSettings)
-        known = {name for section in (*sections, FaultSettings, EnergySettings) for name in section.model_fields}
+        known = {name for one in (*sections, TeacherSettings, FaultSettings, EnergySettings) for name in one.model_fields}
         near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), 1)
         return f"unknown key {where}" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{where}: {first['msg']} (got {first['input']!r:.60})"
@@ -236,6 +247,10 @@ def _check(settings: Settings, name: str) -> None:
     group = 1 if moe is None else moe.group
     if filled(settings.batch) % group or (settings.micro_batch or group) % group:
         raise UserError(f"{name}: batch and micro_batch must be multiples of model.moe.group {group}: groups are whole sequences")
+    if settings.teacher is not None and moe is not None:
+        raise UserError(
+            f"{name}: a student is dense, but model.moe says {moe.experts} experts; set model.moe=null, or leave teacher out"
+        )
     if filled(settings.schedule.warmup) > filled(settings.steps):
         raise UserError(f"{name}: schedule.warmup {settings.schedule.warmup} is above steps {settings.steps}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import UserError
+from pipelines.finished import MANIFEST, read_manifest
 from pipelines.parts import Part
 from pipelines.recipe import Recipe
 from pipelines.report.card import card
@@ -20,7 +20,6 @@ STATS = "stats.json"
 PAGE = "report.html"
 CARD = "card.md"
 CROISSANT = "croissant.json"
-MANIFEST = "manifest.json"
 
 
 def write_report(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accounts) -> None:
@@ -47,10 +46,9 @@ def rewrite_report(folder: str) -> str:
 
     The manifest names every file's hash, so it is published again where one of them has become another.
     """
-    if not Store(folder).exists(MANIFEST):
-        raise UserError(f"{folder}: no complete run ({MANIFEST} is missing); run winnow build")
+    read_manifest(Store(folder))  # before the lock, which would make the folder
     with Store(folder).lock() as store:
-        manifest = store.read_json(MANIFEST)
+        manifest = read_manifest(store)
         _write_pages(store)
         write_croissant(store, manifest["files"])
         found = {path: store.digest(path) for path in (PAGE, CARD, CROISSANT)}

@@ -162,7 +162,7 @@ def test_a_cut_gives_a_verdict_by_its_threshold(built, inputs, tmp_path):
     [
         ((None, "filtered"), "--variant needs --model DIR"),
         (("BUILT", "nobody"), "no variant 'nobody'; it has unfiltered, filtered"),
-        (("EMPTY", None), "no such model; build the run first"),
+        (("EMPTY", None), "no complete run"),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_one_line(arguments, message, built, tmp_path):

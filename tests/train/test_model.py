@@ -97,11 +97,12 @@ def test_the_gpt3_block_is_transformers_gpt2():
     torch.testing.assert_close(ours(inputs).logits_BTV, theirs(inputs).logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_later_token_changes_no_bit_of_earlier_losses(kind):
+def test_a_later_token_changes_no_bit_of_earlier_losses(kind, bf16):
     """Mode dropless, also where experts' groups of rows change size; with the changed token's loss as the control."""
     made, inputs, targets = awake(KINDS[kind]), tokens(2, 24), tokens(2, 24, seed=1)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         before = made(inputs, targets).loss_BT
         for at in (1, 9, 23):
             changed = inputs.clone()

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.dedup.paragraphs import without
-from pipelines.explain import open_run
+from pipelines.finished import open_run
 from pipelines.parts import ROW_BITS, Part, list_parts
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE as RECIPE_FILE
