@@ -175,7 +175,7 @@ def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: in
     if pilot:
         one, other = made.contrasts[0].first.name, made.contrasts[0].second.name
         said.append(f"The learning rate was chosen on {other}: {one} may do better at another, so that its gap is rather too low.")
-    held = sorted(name for name, one in made.settings.sets.items() if one.files is None)
+    held = sorted(name for name, one in made.settings.sets.items() if not one.files and made.sets[name]["trained_hosts"] is None)
     if held:
         said.append(
             f"Held out by the run itself, by near-duplicate cluster and not by thread, host or author: {', '.join(held)}. Other "

@@ -184,7 +184,10 @@ def _write_sets(arms: Arms, specs: list[sets.SetSpec], folder: Path) -> tuple[di
                 row = {"domain": document.domain, "doc": document.doc, "cluster": document.cluster, "leaked": leak}
                 file.write(json.dumps({**row, "text": document.text}, ensure_ascii=False) + "\n")
         groups = {spec.name: spec.group for spec in specs}
-        more = {name: {"duplicates": one.duplicates, "left_out": one.left_out} for name, one in taken.items()}
+        more = {
+            name: {"duplicates": one.duplicates, "left_out": one.left_out, "trained_hosts": one.trained_hosts}
+            for name, one in taken.items()
+        }
         publish_json(told, {name: {"group": groups[name], **facts[name], **more[name]} for name in groups})
     found = json.loads(told.read_bytes())
     alone = sorted(name for name, facts in found.items() if facts["clusters"] < 2)

@@ -3,7 +3,8 @@
 * A set with `files`: JSON lines with `text` and, where documents belong together (thread, host, author), `cluster`. A document is
   named `<file>#<line from 0>`.
 * A set without: what a variant keeps of the source of the set's name for validation, as it was judged. A document is named by its
-  locator. In the groups web and junk a cluster is the URL's host.
+  locator. In the groups web and junk a cluster is the URL's host, and documents of a host that the source has training documents of
+  too are left out, unless all that have a host are such: the run splits by near-duplicate cluster.
 * A document without a cluster is one of its own.
 
 A text that stands twice in a set is one document, the first by name of file and line. `set_bytes` of a set are taken in whole
@@ -75,11 +76,16 @@ class SetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SetRead:
-    """The documents that were taken for a set, those of a cluster together; how many were there again, and had no room."""
+    """The documents that were taken for a set, those of a cluster together; how many were there again, and had no room.
+
+    trained_hosts: how many were left out since documents of their host are trained on; None where the set is not, or not all of it,
+    split by host.
+    """
 
     documents: tuple[Document, ...]
     duplicates: int
     left_out: int
+    trained_hosts: int | None = None
 
 
 def specs(asked: Compare, base: str) -> list[SetSpec]:
@@ -129,7 +135,15 @@ def held_out(run: Run, spec: SetSpec, encoder: Encoder, set_bytes: int) -> SetRe
             f"compare.sets.{spec.name}: {spec.variant} holds out no document of a source of this name; give the set files, or "
             "build with tokens.validation above 0"
         )
-    return _taken(documents, encoder, set_bytes)
+    if spec.group not in _BY_HOST:
+        return _taken(documents, encoder, set_bytes)
+    trained = _trained_hosts(run, spec.name)
+    hosted = [document for document in documents if document.cluster != document.doc]
+    if all(document.cluster in trained for document in hosted):
+        return _taken(documents, encoder, set_bytes)
+    apart = [document for document in documents if document.cluster not in trained]
+    found = _taken(apart, encoder, set_bytes)
+    return found if len(hosted) < len(documents) else replace(found, trained_hosts=len(documents) - len(apart))
 
 
 def decontaminated(
@@ -206,6 +220,17 @@ def choose(documents: Sequence[Document], most_bytes: int) -> list[Document]:
             chosen += clusters[name]
             room -= size
     return chosen or clusters[ordered[0]]
+
+
+def _trained_hosts(run: Run, source: str) -> set[str]:
+    """The hosts of a source's documents that are not held out."""
+    variant = next(iter(run.recipe.variants))  # the split is the same in all
+    urls: set[str | None] = set()
+    for part in run.parts:
+        if part.source == source:
+            trained = pc.equal(read_columns(run.store, part.decisions(variant), ["split"]).column("split"), TRAIN)
+            urls.update(read_columns(run.store, part.path("documents"), ["url"]).filter(trained).column("url").unique().to_pylist())
+    return {host for host in map(_host, urls) if host is not None}
 
 
 def _rows(part: Part, mask: np.ndarray) -> Rows:

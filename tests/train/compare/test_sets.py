@@ -249,6 +249,39 @@ def test_held_out_pages_of_a_host_are_a_cluster(small, encoder):
     assert max(clusters.values()) > 1
 
 
+def test_held_out_pages_of_hosts_that_are_trained_on_are_left_out(small, encoder, monkeypatch):
+    """Against the split of every document, read row by row. The small corpus has each host on both sides, so that all stay."""
+    whole = sets.held_out(small, SetSpec("web", "web", variant="unfiltered"), encoder, 10**9)
+    assert whole.trained_hosts is None
+    trained, held, urls = set(), Counter(), {}
+    for part in small.parts:
+        if part.source == "web":
+            told = read_columns(small.store, part.path("documents"), ["locator", "url"]).to_pylist()
+            splits = read_columns(small.store, part.decisions("unfiltered"), ["split"]).column("split").to_pylist()
+            for row, split in zip(told, splits, strict=True):
+                urls[row["locator"]] = row["url"]
+                if row["url"]:
+                    host = row["url"].split("/")[2]
+                    trained |= {host} if split == "train" else set()
+                    held[host] += split == "validation"
+    assert sets._trained_hosts(small, "web") == trained >= set(held)
+    alone = held.most_common(1)[0][0]  # as if nothing of this host were trained on
+    monkeypatch.setattr(sets, "_trained_hosts", lambda run, source: trained - {alone})
+    found = sets.held_out(small, SetSpec("web", "web", variant="unfiltered"), encoder, 10**9)
+    wanted = [one for one in whole.documents if not urls[one.doc] or urls[one.doc].split("/")[2] == alone]
+    assert sorted(one.doc for one in found.documents) == sorted(one.doc for one in wanted)
+    assert 0 < len(wanted) < len(whole.documents)
+    assert found.trained_hosts is None  # some have no host that could be told
+    host_of = sets._host
+    monkeypatch.setattr(sets, "_host", lambda url: host_of(url) or "nowhere.example")
+    monkeypatch.setattr(sets, "_trained_hosts", lambda run, source: trained - {alone} | {"nowhere.example"})
+    hosted = sets.held_out(small, SetSpec("web", "web", variant="unfiltered"), encoder, 10**9)
+    assert {urls[one.doc].split("/")[2] for one in hosted.documents} == {alone}
+    assert hosted.trained_hosts == sum(held.values()) - held[alone] + sum(not urls[one.doc] for one in whole.documents)
+    some = sets.held_out(small, SetSpec("web", "unseen", variant="unfiltered"), encoder, 10**9)
+    assert (len(some.documents), some.trained_hosts) == (len(whole.documents), None)
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [("https://A.Example:80/x", "a.example"), (None, None), ("", None), ("http://[half", None), ("no host", None), ("//b/c", "b")],
