@@ -136,8 +136,8 @@ def readable_bytes(value: int) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` with control, format and private characters shown as boxes; line breaks stay."""
-    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else "\u25a1" for c in text)
+    """`text` with control, format and private characters shown as boxes; line breaks and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "\u25a1" for c in text)
 
 
 def trimmed(text: str, limit: int = 100) -> str:

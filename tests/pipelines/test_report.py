@@ -225,7 +225,7 @@ def test_hostile_text_shows_as_text_wherever_it_stands(where):
 def test_visible_leaves_no_character_that_changes_how_a_page_reads(text):
     seen = words.visible(text)
     assert len(seen) == len(text)
-    assert all(c == "\n" or not (ord(c) < 32 or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069") for c in seen)
+    assert all(c in "\n\t" or not (ord(c) < 32 or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069") for c in seen)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
