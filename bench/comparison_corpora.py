@@ -24,16 +24,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import pathlib
 import re
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
-
-from llama_build import arxiv
 
 from pipelines import packages, sample
 from pipelines.packages import Package
@@ -142,8 +142,20 @@ def lay_out(data: pathlib.Path, folder: pathlib.Path) -> dict[str, dict[str, Row
     for path in sorted(data.glob("stackexchange/*")):
         shutil.copy(path, folder / "questions")
     shutil.copy(data / "web/openwebtext-1000.jsonl.gz", folder / "openwebtext")
-    arxiv(data / "latex/latex-stacks-hott.tar.xz", folder / "mathematics" / "arXiv_src_2301_001.tar")
+    chapters_alone(data / "latex/latex-stacks-hott.tar.xz", folder / "mathematics" / "arXiv_src_2301_001.tar")
     return listed
+
+
+def chapters_alone(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Every .tex file as a submission of its own, without its preamble: macros stay as they are written."""
+    with tarfile.open(source) as archive, tarfile.open(target, "w") as out:
+        papers = [member for member in archive if member.name.endswith(".tex") and member.size]
+        for number, member in enumerate(sorted(papers, key=lambda one: one.name)):
+            stream = archive.extractfile(member)
+            content = gzip.compress(stream.read() if stream else b"", mtime=0)
+            info = tarfile.TarInfo(f"2301/2301.{number:05d}.gz")
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
 
 
 def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,8 @@ left (its continuation count), but for n-grams that begin with <s>, which nothin
 
 with three discounts an order, for counts of 1, 2, and 3 or more: D1 = 1 - 2 Y n2/n1, D2 = 2 - 3 Y n3/n2, D3 = 3 - 4 Y n4/n3,
 where Y = n1 / (n1 + 2 n2) and n1 .. n4 count the n-grams with that a. Where a text is so small that these do not exist or lie
-outside of what they discount, they are 0.5, 1 and 1.5 (KenLM's fall-back).
+outside of what they discount, they are 0.5, 1 and 1.5 (KenLM's fall-back, but that KenLM takes D3 = 3 where only n4 is 0). What
+KenLM's estimator prints for a text is what `tests/quality/test_kenlm.py` holds this to.
 
 `min_count` leaves n-grams of three tokens and more out of the table when they were seen less often; their probability mass goes
 into gamma, so that every distribution still sums to 1. Counting is by sorted 64-bit hashes of all windows, order by order.

@@ -117,6 +117,8 @@ def _inputs(name, folder):
     rows = [question(n, f"<p>{prose(f'question {n}', False)}</p>") for n in range(1, 31)]
     rows += [answer(100 + n, n, n, f"<p>{prose(f'answer {n}', False)}</p>") for n in range(1, 31)]
     (folder / "stackexchange" / "Posts.xml").write_bytes(posts(*rows))
+    (folder / "stackexchange" / "small.site.xml").write_bytes(posts(*rows))  # not among the sites that were chosen
+    (folder / "stackexchange" / "sites.txt").write_text("Posts.xml\n")
     records = {"common_crawl": 300, "c4": 81, "github": 44, "wikipedia": 41, "books": 63, "arxiv": 30, "stackexchange": 60}
     return records
 

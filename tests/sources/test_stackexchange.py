@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import re
 import sqlite3
+import subprocess
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -14,8 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
+from pipelines.plan import make_plan
+from pipelines.recipe_file import load, parse
 from pipelines.records import Input, Limits, Record, Reject
 from pipelines.sources import SourceOptions, count_records, reader, stackexchange
+from tests.runs import REPOSITORY
 
 REAL = {  # questions, answers, other posts, as grep counts them; all answers have their question
     "AaronNie": (454, 1074, 48),
@@ -336,3 +342,24 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(stackexchange, "_SCHEMA", "PRAGMA max_page_count = 20;" + stackexchange._SCHEMA)
     with pytest.raises(UserError, match="disk is full; posts are gathered there: free some room or set TMPDIR"):
         run(tmp_path / "Posts.xml")
+
+
+# -- which sites ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_docs_command_chooses_the_largest_sites_for_the_shipped_recipe(tmp_path):
+    """Over made archives: Stack Overflow's posts and the 27 largest others of 40 are the inputs of llama.yaml's source."""
+    page = (REPOSITORY / "docs" / "sources" / "stackexchange.md").read_text()
+    (command,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    folder = tmp_path / "stackexchange"
+    folder.mkdir()
+    sizes = {f"site{number:02d}.stackexchange.com.7z": 100 + number * 17 % 40 for number in range(39)}
+    sizes["ru.stackoverflow.com.7z"] = 900
+    tables = {f"stackoverflow.com-{table}.7z": 1000 for table in ("Badges", "Comments", "PostHistory", "Tags", "Users", "Votes")}
+    for name, size in {**sizes, **tables, "stackoverflow.com-Posts.7z": 1, "Sites.xml": 2000}.items():
+        (folder / name).write_bytes(bytes(size))
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    largest = sorted(sizes, key=lambda name: sizes[name])[-27:]
+    source = load("llama")[0].sources["stackexchange"].model_dump(mode="json")
+    plan = make_plan(parse(json.dumps({"name": "p", "sources": {"s": source}, "variants": {"all": {}}}), "p"), str(tmp_path))
+    assert sorted(one.path for task in plan.tasks for one in task.inputs) == sorted([*largest, "stackoverflow.com-Posts.7z"])
