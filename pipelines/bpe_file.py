@@ -11,6 +11,7 @@ the shards.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -162,12 +163,24 @@ def load(data: bytes, name: str) -> Tokenizer:
     winnow writes none. Anything else is a UserError: it would encode to other ids than `tokenizers` does.
     """
     try:
+        return _load(data)
+    except _Unusable as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+class _Unusable(Exception):
+    """Why a file is no tokenizer that can be used, in a few words."""
+
+
+@functools.lru_cache(maxsize=1)  # a build asks for the same one in three places, and parsing takes a tenth of a second
+def _load(data: bytes) -> Tokenizer:
+    try:
         file = _File.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         problem = f"{where}: {first['msg']}" if where else first["msg"]
-        raise UserError(f"{name}: no byte-level BPE tokenizer.json: {problem}") from error
+        raise _Unusable(f"no byte-level BPE tokenizer.json: {problem}") from error
     digits = _digits(file.pre_tokenizer)
     unsupported = {
         "a normalizer": file.normalizer is not None,
@@ -180,12 +193,12 @@ def load(data: bytes, name: str) -> Tokenizer:
     }
     for what, is_there in unsupported.items():
         if is_there:
-            raise UserError(f"{name}: unsupported tokenizer: {what}; give a byte-level BPE with GPT-2's pattern")
+            raise _Unusable(f"unsupported tokenizer: {what}; give a byte-level BPE with GPT-2's pattern")
     assert digits is not None
     try:
         return _tokenizer(file, digits)
     except _Inconsistent as error:
-        raise UserError(f"{name}: unsupported tokenizer: {error}") from error
+        raise _Unusable(f"unsupported tokenizer: {error}") from error
 
 
 def _digits(pre_tokenizer: Any) -> Digits | None:

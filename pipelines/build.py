@@ -17,6 +17,9 @@ Whoever sees manifest.json sees a complete run.
 
 from __future__ import annotations
 
+from pipelines import garbage
+
+# isort: split
 import json
 import resource
 import time
@@ -47,7 +50,7 @@ from pipelines import (
 )
 from pipelines.beam_parts import Each, spread
 from pipelines.conservation import Accounts, account
-from pipelines.engine import Engine, Progress, run
+from pipelines.engine import Engine, Progress, check_reach, run
 from pipelines.errors import UserError
 from pipelines.fit_lists import GivenLists
 from pipelines.index import write_index
@@ -58,6 +61,8 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
+
+garbage.keep()
 
 Say = Callable[[str], None]
 
@@ -105,6 +110,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
 
     Errors: UserError before anything runs for what the user can mend; CheckError when counts do not add up.
     """
+    check_reach(engine, [run_folder])
     language_model = packages.language_model().read_bytes()
     given = _given_tokenizer(recipe, base)
     lists = GivenLists.of(recipe, base)
@@ -119,6 +125,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
         _not_itself(store, earlier)
         store.sweep()
         plan = make_plan(recipe, base)
+        check_reach(engine, (one.url for task in plan.tasks for one in task.inputs))
         store.remove("manifest.json")
         store.publish(RECIPE, dump(recipe).encode())
         named = {against.NAMED: [one.to_json() for one in earlier]} if earlier else {}
@@ -267,7 +274,7 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
 
 def _tokenize(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
-    tokenizer = models.load(store).tokenizer
+    tokenizer = models.load_tokenizer(store)
     vocabulary = tokenize.Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)
     stale = tokenize.stale_shards(store, recipe, parts, vocabulary)
     job.stage(

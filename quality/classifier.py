@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import UserError
-from quality.classifier_kernel import TEXT_CAP, batch_margins, features_reference
+from quality.classifier_kernel import TEXT_CAP, batch_margins, features_reference, new_seen
 from quality.text import buffers
 
 FORMAT = 1
@@ -53,19 +53,15 @@ class Scorer:
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self._stamps = np.zeros(len(classifier.weights), np.int64)
+        self._seen = new_seen(classifier.bits)
         self._scratch = np.empty(TEXT_CAP + 2, np.int32)
-        self._next = 1
 
     def margins(self, texts: pa.Array) -> np.ndarray:
         """float64 [n] of large_string [n]."""
         data, offsets = buffers(texts)
         out = np.empty(len(texts))
         model = self._classifier
-        batch_margins(
-            data, offsets, model.bits, model.weights, model.bias, self._stamps, self._next, self._scratch, out
-        )
-        self._next += len(texts)
+        batch_margins(data, offsets, model.bits, model.weights, model.bias, self._seen, self._scratch, out)
         return out
 
     def __call__(self, texts: pa.Array) -> np.ndarray:

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from quality import logistic, sampling
 from quality.classifier import Classifier
-from quality.classifier_kernel import TEXT_CAP, batch_features
+from quality.classifier_kernel import TEXT_CAP, batch_features, new_seen
 from quality.logistic import Rows
 from quality.text import buffers, string_array
 
@@ -142,8 +142,9 @@ def features(texts: pa.Array, bits: int) -> Rows:
     data, offsets = buffers(texts)
     indptr = np.zeros(len(texts) + 1, np.int64)
     indices = np.empty(int(np.minimum(np.diff(offsets), TEXT_CAP).sum()) + 2 * len(texts) + 2, np.int32)
-    total = batch_features(data, offsets, bits, np.zeros(1 << bits, np.int64), indptr, indices)
-    return Rows(indptr, indices[:total].copy(), 1.0 / np.sqrt(np.maximum(np.diff(indptr), 1)))
+    total = batch_features(data, offsets, bits, new_seen(bits), indptr, indices)
+    # What is left of `indices` is never touched, so it takes no memory.
+    return Rows(indptr, indices[:total], 1.0 / np.sqrt(np.maximum(np.diff(indptr), 1)))
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from quality.text import fold, kernel, mix
+from quality.text import U0, U1, fold, kernel, mix
 
 TEXT_CAP = 10_000
 _WORD = np.uint64(0xCBF29CE484222325)
@@ -19,60 +19,66 @@ _PRIME = np.uint64(0x100000001B3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
-@kernel
-def _is_blank(byte: np.uint8) -> Any:
-    return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+def new_seen(bits: int) -> np.ndarray:
+    """uint64 [2^bits / 64], zero: a bit for every bucket. Of 20 bits it stays in the processor's cache, so that it costs little."""
+    return np.zeros(max(1, (1 << bits) >> 6), np.uint64)
+
+
+_BLANK = 32
+# Bytes as words see them: blanks are one, ASCII letters are lower-case.
+_FOLDED = np.array([_BLANK if 9 <= b <= 13 or 28 <= b <= 31 else b + 32 if 65 <= b <= 90 else b for b in range(256)], np.uint8)
 
 
 @kernel
-def document_features(
-    data: np.ndarray, start: int, stop: int, bits: int, stamps: np.ndarray, stamp: int, out: np.ndarray
-) -> int:
-    """Writes the distinct features of one text into out (int32); returns how many. stamps: int64 [2^bits], of past calls."""
+def document_features(data: np.ndarray, start: int, stop: int, bits: int, seen: np.ndarray, out: np.ndarray) -> int:
+    """Writes the distinct features of one text into out (int32), in order of first occurrence; returns how many.
+
+    seen: see `new_seen`, left as it was found. out: room for one more than there are.
+    """
     stop = min(stop, start + TEXT_CAP)
     shift = np.uint64(64 - bits)
     count = 0
-    state = _WORD
-    previous = np.uint64(0)
-    inside = False
-    for at in range(start, stop + 1):
-        byte = data[at] if at < stop else np.uint8(32)
-        if not _is_blank(byte):
-            if 65 <= byte <= 90:
-                byte = np.uint8(byte + 32)
-            state = (state ^ np.uint64(byte)) * _PRIME
-            inside = True
+    previous = U0
+    at = start
+    while at < stop:
+        byte = _FOLDED[data[at]]
+        if byte == _BLANK:
+            at += 1
             continue
-        if not inside:
-            continue
-        word = fold(state, _SPREAD)
-        place = np.int64(word >> shift)
-        if stamps[place] != stamp:
-            stamps[place] = stamp
-            out[count] = place
-            count += 1
-        if previous != 0:
-            place = np.int64(mix(previous, word) >> shift)
-            if stamps[place] != stamp:
-                stamps[place] = stamp
-                out[count] = place
-                count += 1
-        previous = word
         state = _WORD
-        inside = False
+        while byte != _BLANK:
+            state = (state ^ np.uint64(byte)) * _PRIME
+            at += 1
+            byte = _FOLDED[data[at]] if at < stop else np.uint8(_BLANK)
+        word = fold(state, _SPREAD)
+        count = _add(np.int64(word >> shift), seen, out, count)
+        if previous != U0:
+            count = _add(np.int64(mix(previous, word) >> shift), seen, out, count)
+        previous = word
+    for i in range(count):
+        seen[out[i] >> 6] = U0
     return count
 
 
 @kernel
+def _add(place: int, seen: np.ndarray, out: np.ndarray, count: int) -> Any:
+    """Writes a feature to out[count], to stay if it was not seen before; returns the new count. A branch could not be foretold."""
+    word, bit = seen[place >> 6], np.uint64(place & 63)
+    out[count] = place
+    seen[place >> 6] = word | (U1 << bit)
+    return count + np.int64(((word >> bit) & U1) ^ U1)
+
+
+@kernel
 def batch_features(
-    data: np.ndarray, offsets: np.ndarray, bits: int, stamps: np.ndarray, indptr: np.ndarray, indices: np.ndarray
+    data: np.ndarray, offsets: np.ndarray, bits: int, seen: np.ndarray, indptr: np.ndarray, indices: np.ndarray
 ) -> int:
     """CSR rows of a batch: indptr int64 [n + 1], indices int32 [enough: one a byte of capped text]; returns the total."""
     total = 0
     indptr[0] = 0
     for document in range(offsets.shape[0] - 1):
         total += document_features(
-            data, offsets[document], offsets[document + 1], bits, stamps, document + 1, indices[total:]
+            data, offsets[document], offsets[document + 1], bits, seen, indices[total:]
         )
         indptr[document + 1] = total
     return total
@@ -85,17 +91,13 @@ def batch_margins(
     bits: int,
     weights: np.ndarray,
     bias: float,
-    stamps: np.ndarray,
-    first_stamp: int,
+    seen: np.ndarray,
     scratch: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """out float64 [n]: bias + sum of weights / sqrt(features), summed in order of first occurrence."""
     for document in range(offsets.shape[0] - 1):
-        stamp = first_stamp + document
-        count = document_features(
-            data, offsets[document], offsets[document + 1], bits, stamps, stamp, scratch
-        )
+        count = document_features(data, offsets[document], offsets[document + 1], bits, seen, scratch)
         total = 0.0
         for i in range(count):
             total += weights[scratch[i]]

@@ -97,7 +97,7 @@ def _starts(texts: pa.Array, max_characters: int | None) -> pa.Array:
 
 def _blank(texts: pa.Array) -> np.ndarray:
     """bool [n]: nothing but white space, in the widest sense."""
-    return np.asarray(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+    return np.asarray(pc.or_(pc.utf8_is_space(texts), pc.equal(pc.binary_length(texts), 0)))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -45,6 +45,23 @@ def test_masking_twice_is_masking_once_and_leaves_nothing_to_count(texts):
     assert [found.tolist() for found in pii.count(once)] == [[0] * len(texts)] * 2
 
 
+_PIECES = [*"a@.1-_ é\n", "a.b@", "@c.de", "1.2.", "3.4", "8.8.8.8", "256", "email@example.com", "x" * 64, " " * 61]
+
+
+@given(st.lists(st.lists(st.sampled_from(_PIECES), max_size=40).map("".join), max_size=5), st.integers(0, 3))
+def test_every_text_has_what_the_patterns_find_in_it(texts, skipped):
+    """Against the patterns over whole texts, of which the compiled scan shows them only runs; slices too."""
+    emails, addresses = pii.count(_texts(*texts)[skipped:])
+    whole = [(pii._EMAIL.findall(text), pii._ADDRESS.findall(text)) for text in texts[skipped:]]
+    assert emails.tolist() == [sum(one != pii.EMAIL for one in found) for found, _ in whole]
+    assert addresses.tolist() == [sum(ipaddress.ip_address(one).is_global for one in found) for _, found in whole]
+    assert pii.mask(_texts(*texts)[skipped:]).to_pylist() == [pii.masked(text) for text in texts[skipped:]]
+
+
+def test_more_runs_than_there_is_room_for_at_first():
+    assert [found.tolist() for found in pii.count(_texts("", "a@b.de 8.8.8.8 " * 5000))] == [[0, 5000]] * 2
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_public_addresses_are_those_of_the_standard_library(number):
     address = ipaddress.IPv4Address(number)
