@@ -49,7 +49,8 @@ def main() -> None:
         folder = pathlib.Path(name)
         lay_out(chosen.data, folder)
         smaller = [f"mixture.tokens={chosen.tokens}", "tokens.shards=2", "fit.perplexity.min_tokens=20000"]
-        recipe, _ = load("llama", [*smaller, "sources.c4.clean=c4"])
+        curated = "fit.quality={curated: [wikipedia, books], web: [common_crawl]}"  # the dump cites none of these pages
+        recipe, _ = load("llama", [*smaller, curated, "sources.c4.clean=c4"])
         accounts = build(recipe, str(folder), str(folder / "run"), load_engine("local.yaml"), print)
         print(json.dumps(accounts.to_json()["sources"], indent=1))
         tell_c4(folder / "run", folder / "c4" / "c4_like.json.gz")

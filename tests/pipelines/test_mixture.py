@@ -297,3 +297,5 @@ def test_the_shipped_recipe_has_llamas_proportions_and_sources():
     assert recipe.mixture.weights == mixture.LLAMA.weights
     assert recipe.mixture.tokens == mixture.LLAMA.run_tokens
     assert set(recipe.sources) == set(mixture.LLAMA.weights)
+    assert recipe.fit.quality is not None
+    assert (recipe.fit.quality.cited_in, recipe.fit.quality.web) == (["wikipedia"], ["common_crawl"])  # section 2.1
