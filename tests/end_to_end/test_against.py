@@ -291,6 +291,8 @@ def _count(element, label):
 class _Counted(beam.PTransform):
     def expand(self, collection):
         label = collection.pipeline._current_transform().full_label
+        if "/Spread" in label:  # what a job is told of its work: see beam_parts.spread
+            return collection | _GROUP()
         return collection | beam.Map(_count, label).with_output_types(tuple[int, bytes]) | _GROUP()
 
 

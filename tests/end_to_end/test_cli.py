@@ -79,7 +79,7 @@ def test_help_names_every_command(winnow):
         (["explain", "NOWHERE", "x#0"], 2, "no complete run"),
         (["explain", "RUN", "nobody"], 2, "no document or reject goes by 'nobody'"),
         (["diff", "RUN", "NOWHERE"], 2, "NOWHERE: no complete run"),
-        (["score", "--model", "NOWHERE"], 2, "no such model; build the run first"),
+        (["score", "--model", "NOWHERE"], 2, "no complete run (manifest.json is missing); run winnow build"),
         (["score", "NOWHERE/x.jsonl"], 2, "x.jsonl: No such file or directory; give a file of JSON lines, or -"),
         (["score", "--variant", "filtered"], 2, "--variant needs --model DIR"),
         (["score", "--model", "RUN", "--variant", "x"], 2, "no variant 'x'; it has unfiltered, filtered"),

@@ -114,16 +114,18 @@ def test_diff_and_report(store, near, far, monkeypatch, capsys):
 
 
 def test_a_changed_threshold_and_a_purge_leave_what_they_leave_locally(store, few, near, far, monkeypatch, capsys, tmp_path):
-    """Of the run on the disk a copy, so that the others still find it; the one on the store is built back."""
+    """Of copies, so that the others still find the runs."""
     import shutil
 
+    for name, data in store.content("run").items():
+        store.put(f"changed/{name}", data)
     (tmp_path / "gone.txt").write_text("https://host3.example/3\nhttps://host5.example/5\n")
     shutil.copytree(near, tmp_path / "run")
     change = [f"remove={tmp_path}/gone.txt", "variants.filtered.default.quality.keep_rate=0.4"]
-    for run in (tmp_path / "run", far):
+    for run in (tmp_path / "run", store.url("changed")):
         _build(few, run, change)
         assert '"documents": 2' in _printed(monkeypatch, capsys, "purge", run)
-    _same(store, "run", tmp_path / "run")
+    _same(store, "changed", tmp_path / "run")
 
 
 def test_a_build_that_was_killed_is_gone_on_with_once_its_lock_is_removed(store, few, near):
