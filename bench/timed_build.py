@@ -51,12 +51,12 @@ def _timed(work: Any) -> Any:
 def main() -> None:
     recipe_path, run, workers = sys.argv[1:]
     started = time.process_time()
-    from pipelines import build  # first, as in the command: see pipelines/garbage.py
+    from pipelines import garbage
 
-    # isort: split
-    from pipelines import beam_parts, cluster, select, select_parts, select_solve
-    from pipelines.engine import Engine
-    from pipelines.recipe_file import load
+    with garbage.resting():  # as the command does
+        from pipelines import beam_parts, build, cluster, select, select_parts, select_solve
+        from pipelines.engine import Engine
+        from pipelines.recipe_file import load
 
     import_seconds = time.process_time() - started
 

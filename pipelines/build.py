@@ -17,9 +17,6 @@ Whoever sees manifest.json sees a complete run.
 
 from __future__ import annotations
 
-from pipelines import garbage
-
-# isort: split
 import json
 import resource
 import time
@@ -61,8 +58,6 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
-
-garbage.keep()
 
 Say = Callable[[str], None]
 

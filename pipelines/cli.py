@@ -84,11 +84,14 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a corpus: every variant of token shards, with a report and a manifest."""
-    from pipelines import overview
-    from pipelines.build import build as run_build
-    from pipelines.engine import check, load_engine
-    from pipelines.recipe_file import load
-    from pipelines.report.figures import alarms
+    from pipelines import garbage
+
+    with garbage.resting():
+        from pipelines import overview
+        from pipelines.build import build as run_build
+        from pipelines.engine import check, load_engine
+        from pipelines.recipe_file import load
+        from pipelines.report.figures import alarms
 
     loaded, base = load(recipe, overrides or ())
     chosen = load_engine(engine, context.args)
@@ -205,8 +208,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Build the embedded sample of real text, from published packages to two variants of shards and a report."""
-    from pipelines.demo import demo as run_demo
+    from pipelines import garbage
 
+    with garbage.resting():
+        from pipelines.demo import demo as run_demo
     result = run_demo(folder, _say(as_json))
     if as_json:
         _print_json(result)

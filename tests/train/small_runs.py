@@ -80,18 +80,25 @@ def invoke(monkeypatch, *words: str) -> int:
     return 0
 
 
-def start(words: list[str], processes: int = 1) -> subprocess.Popen[str]:
-    """`winnow` in a fresh process, or in several by torchrun."""
+def start(words: list[str], processes: int = 1, module: str = "pipelines.cli") -> subprocess.Popen[str]:
+    """`winnow`, or another module, in a fresh process, or in several by torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
     launcher = ["-m"] if processes == 1 else torchrun
     return subprocess.Popen(
-        [sys.executable, *launcher, "pipelines.cli", *words],
+        [sys.executable, *launcher, module, *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def finish_two(module: str, *words: str) -> None:
+    """Runs a module in two processes by torchrun, to its end."""
+    started = start(list(words), 2, module)
+    _, errors = started.communicate(timeout=200)
+    assert started.returncode == 0, errors[-3000:]
 
 
 TIMES = ("seconds", "tokens_per_second", "utilisation", "energy", "peak_flops_per_second", "peak_memory_bytes")

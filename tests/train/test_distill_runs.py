@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -23,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from pipelines.errors import UserError
-from tests.runs import REPOSITORY
 from tests.train import small_runs
 from tests.train.shards import write_variant
 from tests.train.small_runs import DENSE, SPARSE, arguments, changed, difference, invoke, same, start, steps
@@ -230,17 +228,7 @@ def student(teacher, world, kind):
 
 def test_two_processes_are_one(teacher, tmp_path):
     """Reference: one process, the whole batch at once."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "tests.train.test_distill_runs", str(tmp_path), str(teacher)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    small_runs.finish_two("tests.train.test_distill_runs", str(tmp_path), str(teacher))
     made = student(teacher, ALONE, "ddp")
     wanted = results(made)
     for kind in KINDS:

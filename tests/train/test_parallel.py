@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.errors import UserError
-from tests.runs import REPOSITORY
 from tests.train import parallel_worker, small_runs
 from tests.train.parallel_worker import LONG
 from tests.train.shards import write_variant
@@ -53,17 +50,7 @@ def two(data, tmp_path_factory):
     with pytest.raises(runs.Stopped):
         run_here(LONG, data, folder / "resumed-ddp", stop)
     shutil.copytree(folder / "resumed-ddp", folder / "resumed-fsdp")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "tests.train.parallel_worker", str(folder), str(data)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    small_runs.finish_two("tests.train.parallel_worker", str(folder), str(data))
     return folder
 
 

@@ -21,11 +21,11 @@ from pipelines import lock, models
 from pipelines.errors import UserError
 from pipelines.parts import content_of
 from pipelines.recipe_compare import Compare
+from pipelines.recipe_compare_default import default_compare
 from pipelines.store import canonical_json
 from train import flops, run_config
 from train.compare import jobs, measures, pool_files, sets
 from train.compare.arms import Arms
-from train.compare.defaults import default_compare
 from train.compare.documents import Run
 from train.compare.draw_pools import write_pools
 from train.config import ModelConfig
@@ -85,7 +85,8 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     Raises UserError on anything that would spoil the comparison.
     """
     run = Run.open(folder)
-    asked = _located(settings or run.recipe.compare or default_compare(run), base)
+    given = settings or run.recipe.compare or default_compare(run.recipe, run.store.read_json, run.store.root)
+    asked = _located(given, base)
     measures.check(asked.tasks, asked.bias)
     arms = Arms.open(run, asked, base)
     training = _training(run, asked)

@@ -480,9 +480,10 @@ def test_settings_that_do_not_fit(run, sets, changes, message):
 
 
 def test_the_default_comparison_judges_on_what_was_held_out(run):
-    from train.compare.defaults import default_compare
+    from pipelines.recipe_compare_default import default_compare
 
-    found = default_compare(Run.open(str(run)))
+    opened = Run.open(str(run))
+    found = default_compare(opened.recipe, opened.store.read_json, opened.store.root)
     assert {name: one.group for name, one in found.sets.items()} == {"books": "unseen", "web": "web", "wiki": "positives"}
     assert found.endpoint == "unseen"
 
