@@ -24,7 +24,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[service,train]'
 	$(BIN)/winnow models fetch
 	@touch $@
 
