@@ -23,7 +23,7 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "winnow needs Python 3.11 or 3.12: give its path as PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt Makefile
 	$(PIP) --editable '.[service,train]'
 	$(BIN)/winnow models fetch
 	@touch $@
