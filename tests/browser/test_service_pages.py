@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import threading
 import time
@@ -73,9 +74,12 @@ variants: {{all: {{}}, some: {{default: {{rules: {{gopher: {{words.low: 100000}}
 
 @pytest.fixture(scope="module")
 def serving(runs, inputs, tmp_path_factory):
-    """Serves the runs, and the recipe of the small corpus; gives the address. Ends with the module."""
+    """Serves the runs, the recipe of the small corpus and one of a build that does not end; gives the address. Ends with the module."""
     recipes = tmp_path_factory.mktemp("recipes")
     (recipes / "small.yaml").write_text("# A small corpus <b>for tests</b>. And more.\n" + corpus.recipe(inputs))
+    os.mkfifo(recipes / "never.jsonl")  # nobody writes into it: a build that reads it goes on until it is stopped
+    sources = f"sources: {{web: {{format: jsonl, paths: ['{recipes}/never.jsonl']}}}}"
+    (recipes / "endless.yaml").write_text(f"# Waits for its input.\nname: endless\n{sources}\nvariants: {{all: {{}}}}\n")
     with contextlib.ExitStack() as stack:
 
         def made(name: str, token: str | None = None, listeners: int = 16) -> str:
@@ -383,7 +387,7 @@ def test_with_a_token_a_job_is_started_and_stopped_by_those_who_have_it(page, se
     for wrong in ("", "x" * 32):
         page.evaluate(f"{form}.querySelector('[data-token]').removeAttribute('required')")
         page.evaluate(f"{form}.querySelector('[data-token]').value = '{wrong}'")
-        _send(page, form, recipe="small", run="stopped")
+        _send(page, form, recipe="endless", run="stopped")
         _until(page, f"{form}.querySelector('.refused').innerText")
         assert "Authorization: Bearer" in page.evaluate(f"{form}.querySelector('.refused').innerText")
     page.evaluate(f"{form}.querySelector('[data-token]').value = '{TOKEN}'")
@@ -421,7 +425,7 @@ def test_without_script_all_but_the_live_part_is_there(page, serving, runs):
     page.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         _visit(page, address + "/recipes")
-        _send(page, _form("/recipes"), recipe="small", run="plain")
+        _send(page, _form("/recipes"), recipe="endless", run="plain")
         _until(page, "location.pathname.startsWith('/jobs/') && document.readyState === 'complete'")
         assert page.evaluate("document.querySelector('meta[http-equiv=refresh]').content") == "5"
         page.evaluate("document.querySelector('#act form').requestSubmit()")

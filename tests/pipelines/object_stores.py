@@ -174,8 +174,13 @@ class ObjectStore:
             self._unchecked_requests(b"inf")
 
     def _unchecked_requests(self, count: bytes) -> None:
-        address = f"http://{self.gate.server[0]}:{self.gate.server[1]}/moto-api/reset-auth"
-        urllib.request.urlopen(urllib.request.Request(address, count, {"Content-Type": "text/plain"}, method="POST")).close()
+        _told(self.gate.server, "reset-auth", count)
+
+
+def _told(moto: tuple[str, int], what: str, body: bytes) -> None:
+    """An order to moto itself."""
+    address = f"http://{moto[0]}:{moto[1]}/moto-api/{what}"
+    urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "text/plain"}, method="POST")).close()
 
 
 def forget_clients() -> None:
@@ -224,6 +229,7 @@ def s3():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
+    _told(server.get_host_and_port(), "reset", b"")  # every server of one process has the same buckets, those of an earlier one too
     try:
         with _gated(server.get_host_and_port()) as gate:
             environment = {
