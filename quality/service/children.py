@@ -21,6 +21,7 @@ OUT, ERRORS = "out.log", "err.log"
 _MARK = "WINNOW_SERVICE_JOB"
 _SECRETS = ("WINNOW_TOKEN",)  # of the service, which are not its jobs'
 _POLL = 0.05  # seconds
+_DEAD = ("Z", "X")  # states of a process
 _UNKILLABLE = 10.0  # seconds after SIGKILL
 _PROC = Path("/proc")
 
@@ -47,13 +48,14 @@ def start(job_id: str, argv: Sequence[str], folder: Path) -> subprocess.Popen[by
 
 
 def born(pid: int) -> str:
-    """When a process began, by this boot of the machine: no two processes have both number and this in common. "" for none."""
+    """When a process began, by this boot of the machine: no two processes have both number and this in common. "" for none,
+    and for one that is dead and that nobody has asked about yet."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        state, *fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
-    except (OSError, IndexError):
+        return "" if state in _DEAD else f"{boot}/{fields[18]}"
+    except (OSError, ValueError, IndexError):
         return ""
-    return f"{boot}/{fields[19]}"
 
 
 def members(job_id: str, pid: int | None = None, begun: str | None = None) -> list[int]:
@@ -63,23 +65,32 @@ def members(job_id: str, pid: int | None = None, begun: str | None = None) -> li
 
 def _belongs(found: int, job_id: str, pid: int | None, begun: str | None) -> bool:
     try:
-        content = (_PROC / str(found) / "environ").read_bytes()  # nothing of a dead process that nobody has asked about yet
+        content = (_PROC / str(found) / "environ").read_bytes()  # nothing of one that is dead, or just becoming another program
     except OSError:
         return False  # gone, or somebody else's
     if f"{_MARK}={job_id}".encode() in content.split(b"\0"):
         return True
-    return bool(content) and found == pid and bool(begun) and born(found) == begun
+    return found == pid and bool(begun) and born(found) == begun
+
+
+def _left(job_id: str, pid: int | None, begun: str | None) -> list[int]:
+    """`members`, looked for twice: for a moment a process that is becoming another program carries nothing."""
+    found = members(job_id, pid, begun)
+    if not found:
+        time.sleep(_POLL)
+        found = members(job_id, pid, begun)
+    return found
 
 
 def stop(job_id: str, pid: int | None, begun: str | None, grace: float) -> bool:
     """Ends all processes of a job, and returns whether there were any: SIGTERM to the session of its leader, or to all where that
     is gone, and after `grace` seconds SIGKILL to what is left. Raises UserError where one cannot be killed."""
-    found = members(job_id, pid, begun)
+    found = _left(job_id, pid, begun)
     if not found:
         return False
     _signal([one for one in found if pid in found and _group(one) == pid] or found, signal.SIGTERM, job_id, pid, begun)
     deadline = time.monotonic() + grace
-    while (found := members(job_id, pid, begun)) and time.monotonic() < deadline:
+    while (found := _left(job_id, pid, begun)) and time.monotonic() < deadline:
         time.sleep(_POLL)
     deadline = time.monotonic() + _UNKILLABLE
     while found:
@@ -87,7 +98,7 @@ def stop(job_id: str, pid: int | None, begun: str | None, grace: float) -> bool:
             raise UserError(f"process {found[0]} of job {job_id} cannot be killed; see what it waits for")
         _signal(found, signal.SIGKILL, job_id, pid, begun)
         time.sleep(_POLL)
-        found = members(job_id, pid, begun)
+        found = _left(job_id, pid, begun)
     return True
 
 

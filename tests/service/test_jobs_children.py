@@ -100,9 +100,10 @@ def test_children_in_sessions_of_their_own_are_ended_too(begin, tmp_path, stays)
 
 def test_another_job_is_left_alone(begin):
     one, other = begin(["sleep", "100"]), begin(["sleep", "100"], OTHER)
+    wait_for(lambda: children.members(JOB))
     assert children.stop(JOB, one.pid, None, 30)
+    wait_for(lambda: children.members(OTHER) == [other.pid])  # not before it has become `sleep`, with an environment of its own
     assert other.poll() is None
-    assert children.members(OTHER) == [other.pid]
 
 
 def test_a_number_that_another_process_has_by_now_is_no_member():

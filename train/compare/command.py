@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.errors import UserError
-
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
-
-
-def duration(given: str) -> float:
-    """Seconds of `90s`, `45m`, `3h` or `1.5h`. Raises UserError on anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", given.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UserError(f"--budget {given}: give a time such as 90s, 45m or 3h")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def compare(
@@ -44,6 +33,7 @@ def compare(
         raise UserError("torch is not installed; pip install 'winnow[train]'")
     from pipelines.recipe_file import load
     from train.compare import comparison
+    from train.fleet import duration
 
     settings, base = None, "."
     if recipe is not None:
@@ -51,7 +41,7 @@ def compare(
         settings = loaded.compare
         if settings is None:
             raise UserError(f"{recipe}: has no section compare; see docs/comparison.md")
-    seconds = None if budget is None else duration(budget)
+    seconds = None if budget is None else duration("--budget", budget)
     found = comparison.compare(folder, _say(as_json), settings, base, seconds, plan, processes)
     if as_json:
         print(json.dumps(found, indent=1))

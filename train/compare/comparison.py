@@ -18,12 +18,12 @@ from typing import Any
 from pipelines import lock
 from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
-from train import flops
+from train import fleet, flops
 from train.compare import jobs, result, runner
 from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
 from train.compare.prepare import Comparison, prepare
-from train.compare.worker import COSTS, SCORES
 from train.files import publish, publish_json, read_json_lines
+from train.fleet import COSTS, SCORES
 from train.verdict import ANOTHER_RUN
 
 RESULT, COSTS_OF_ALL, PAGE, PLAN = "result.json", "costs.json", "index.html", "plan.json"
@@ -64,12 +64,12 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
     seeds = made.settings.seeds
     primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
 
-    def described(wanted: Sequence[jobs.Job]) -> list[tuple[jobs.Job, dict[str, Any]]]:
-        return [(job, runner.describe(made, job, primary, seeds)) for job in wanted]
+    def tasks(wanted: Sequence[jobs.Job]) -> list[fleet.Task]:
+        return [runner.task(made, job, primary, seeds) for job in wanted]
 
     pilot, rate = pilot_so_far(made)
     while rate is None:
-        if not runner.run_jobs(made, described(pilot), count, deadline, say):
+        if not fleet.run(tasks(pilot), count, deadline, say):
             raise UserError(f"{made.folder}: the budget ended within the pilot; give more: the same command goes on")
         pilot, rate = pilot_so_far(made)
     if pilot:
@@ -82,8 +82,8 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
         return told
 
     results(made, pilot, chosen)  # runs of unequal compute that stand here already are an error before others are trained
-    wanted = described(jobs.jobs(plan.contrasts, rate, made.tokens))
-    whole = runner.run_jobs(made, wanted, count, deadline, say, told_so_far) and not plan.left_out
+    wanted = tasks(jobs.jobs(plan.contrasts, rate, made.tokens))
+    whole = fleet.run(wanted, count, deadline, say, told_so_far) and not plan.left_out
     runner.forget_weights(made)
     return {"folder": str(made.folder), "page": str(made.folder / PAGE), "complete": whole, "result": told_so_far()}
 

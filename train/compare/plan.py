@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.errors import UserError
 from train.compare import jobs, runner
 from train.compare.prepare import Comparison
-from train.compare.worker import SCORES
+from train.fleet import SCORES, minutes
 
 # Scoring a byte of evaluation text costs as much as training on this many tokens: .195, the median of 65 runs of the comparison in
 # docs/comparison.md (glam-tiny over a vocabulary of 4,096; tasks and biases of 16 more: .24 on top).
@@ -147,7 +147,7 @@ def plan_text(made: Comparison, plan: Plan) -> str:
         table(["evaluation set", "group", "documents", "clusters", "bytes", "leaks"], judged),
         f"primary endpoint: {', '.join(made.settings.domains)}" + (", equal weight each" if len(made.settings.domains) > 1 else ""),
         f"{plan.runs} runs, {plan.done} of them done; {plan.tokens:,} tokens to train, {plan.tokens * made.flops:.2e} FLOPs;\n"
-        f"{plan.processes} processes at {plan.tokens_per_second:,.0f} tokens/s: about {runner.minutes(plan.seconds)}",
+        f"{plan.processes} processes at {plan.tokens_per_second:,.0f} tokens/s: about {minutes(plan.seconds)}",
     ]
     if plan.left_out:
         lines.append(f"left out for the budget: {', '.join(one.name for one in plan.left_out)}")

@@ -1,18 +1,23 @@
-"""`winnow train scaling`: fit laws to a CSV file, and plan a budget. Thin: reads arguments, calls, prints."""
+"""`winnow train scaling`: measure losses, fit laws to them, and plan a budget. Thin: reads arguments, calls, prints."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import os
+import sys
+import time
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Scaling laws: fit them to measured losses, plan a budget by them.")
+app = typer.Typer(no_args_is_help=True, help="Scaling laws: measure losses, fit laws to them, plan a budget.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -70,6 +75,55 @@ def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
             raise UserError(f"{option} {value}: write NAME=VALUE")
         found[name] = of
     return found
+
+
+@app.command(name="sweep")
+def sweep_(
+    settings: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="The family: a preset's name, or settings.")],
+    folder: Annotated[str, typer.Option("--run", metavar="DIR", help="The sweep's folder; one that is there is gone on with.")],
+    flops: Annotated[list[float], typer.Option(metavar="C", help="A budget a run: 6 x parameters x tokens; several times.")],
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="tokens/VARIANT of a winnow run, or a blend.")] = None,
+    widths: Annotated[
+        list[int] | None, typer.Option("--width", help="d_model; several times. Default: a quarter to twice the preset's.")
+    ] = None,
+    rates: Annotated[
+        list[float] | None, typer.Option("--rate", help="Peak learning rates to try. Default: half, once, twice the preset's.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs a cell.")] = 1,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be run and how long it takes, and stop.")] = False,
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 45m or 3h; the rest is run later.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Runs at once; default: one a core.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one family at several sizes and budgets, and write the losses that `fit` reads. The same command goes on."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("torch is not installed: pip install 'winnow[train]'")
+    for option, values in (("--flops", flops), ("--rate", rates or ())):
+        for value in values:
+            if not 0 < value < math.inf:
+                raise UserError(f"{option} {value:g}: must be a number above 0")
+    from train import fleet, run_file
+    from train.scaling import sweep_plan, sweep_run
+
+    began = time.monotonic()
+    seconds = None if budget is None else fleet.duration("--budget", budget)
+    shown = [*([f"data.path={json.dumps(data)}"] if data is not None else []), *(overrides or ())]
+    asked = sweep_run.prepare(
+        run_file.load(settings, shown), settings, Path(folder), flops, widths or (), rates or (), seeds
+    )
+    count = processes or max(1, len(os.sched_getaffinity(0)))
+    planned = sweep_plan.plan(asked, count)
+    stream = sys.stderr if as_json else sys.stdout
+    print(sweep_plan.plan_text(planned), file=stream, flush=True)
+    if plan_only:
+        return print(json.dumps(planned, indent=1)) if as_json else None
+    deadline = None if seconds is None else began + seconds
+    complete = sweep_run.run(asked, count, deadline, lambda line: print(line, file=stream, flush=True))
+    found = {**sweep_plan.result(asked), "complete": complete}
+    print(json.dumps(found, indent=1) if as_json else "\n" + sweep_plan.result_text(found))
+    if not complete:
+        print("the budget ended before all was run; the same command goes on", file=sys.stderr)
 
 
 @app.command()

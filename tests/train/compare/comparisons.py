@@ -12,6 +12,7 @@ from pipelines.recipe_compare import Compare
 from pipelines.recipe_file import parse
 from tests import corpus
 from tests.runs import run_build
+from train import fleet
 from train.compare import jobs, runner, worker
 from train.compare.plan import pilot_so_far
 from train.compare.prepare import Comparison
@@ -90,7 +91,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 
 
 def train_all(made: Comparison, most: int | None = None) -> list[jobs.Job]:
-    """Runs every job of a comparison, or the first ones, in this process, as `runner.run_jobs` does in others; returns them."""
+    """Runs every job of a comparison, or the first ones, in this process, as `fleet.run` does in others; returns them."""
     primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
     pilot, rate = pilot_so_far(made)
     while rate is None:
@@ -107,5 +108,5 @@ def _work(made: Comparison, job: jobs.Job, primary: tuple[str, ...]) -> None:
     if not runner.is_done(made, job):
         folder = runner.folder_of(made, job)
         folder.mkdir(parents=True, exist_ok=True)
-        publish_json(folder / worker.JOB, runner.describe(made, job, primary, made.settings.seeds))
+        publish_json(folder / fleet.JOB, runner.describe(made, job, primary, made.settings.seeds))
         worker.work(folder)

@@ -23,6 +23,7 @@ from pipelines.shards import open_shard
 from pipelines.store import read_columns
 from tests.runs import REPOSITORY, command
 from tests.train.compare import comparisons
+from train import fleet
 from train.compare import comparison, runner
 from train.compare.documents import Run, read_rows, read_texts
 from train.compare.prepare import prepare
@@ -304,7 +305,7 @@ def test_a_run_that_fails_is_named_with_its_reason(run, sets):
     made = prepare(str(run), asked)
     (made.folder / "pools" / "filtered" / "web.bin").write_bytes(b"\xff" * made.pools["filtered"].tokens * 2)
     with pytest.raises(CheckError, match=r"runs/filtered-s1: the run failed: .*web\.bin"):
-        runner.run_jobs(made, [(job, runner.describe(made, job, (), 1)) for job in _first_jobs(made)], 1, None, quiet)
+        fleet.run([runner.task(made, job, (), 1) for job in _first_jobs(made)], 1, None, quiet)
 
 
 def _first_jobs(made):
@@ -371,12 +372,12 @@ def test_a_run_that_was_begun_at_another_rate_is_begun_again(run, sets):
     """A longer pilot may choose another rate for runs that are half done."""
     made = prepare(str(run), comparisons.settings(sets, seeds=1, tokens=1024))
     job = _first_jobs(made)[0]
-    told = runner.describe(made, job, (), 1)
-    folder = runner.folder_of(made, job)
+    task = runner.task(made, job, (), 1)
+    folder, told = task.folder, task.told
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "half").touch()
     (folder / "job.json").write_text(json.dumps({**told, "settings": {**told["settings"], "optimiser": {"peak": 0.5}}}))
-    assert runner.run_jobs(made, [(job, told)], 1, None, quiet)
+    assert fleet.run([task], 1, None, quiet)
     assert not (folder / "train" / "half").exists()
 
 
