@@ -30,7 +30,7 @@ class Approach(StrEnum):
     ROUTED = "routed"
 
 
-_WANTED = {
+WANTED = {
     Approach.ENVELOPE: ("run", "params", "flops", "loss"),
     Approach.ISOFLOP: ("params", "flops", "loss"),
     Approach.PARAMETRIC: ("params", "tokens", "loss"),
@@ -55,7 +55,7 @@ def fit(
     from train.scaling import frontier, routed, rows, saved, text
     from train.scaling.laws import FLOPS_A_PARAMETER_TOKEN
 
-    read = rows.read(file, _WANTED[approach], _pairs("--column", columns), _pairs("--where", where))
+    read = rows.read(file, WANTED[approach], _pairs("--column", columns), _pairs("--where", where))
     if approach is Approach.PARAMETRIC:
         read.values["flops"] = FLOPS_A_PARAMETER_TOKEN * read["params"] * read["tokens"]
         document = saved.parametric_json(parametric.fit(read, resamples, seed), read, seed)
