@@ -12,9 +12,10 @@ from train.scaling.sweep_run import CURVES, RUNS, Sweep, chosen_rates, measured,
 
 def plan(asked: Sweep, processes: int) -> dict[str, Any]:
     """Sizes, cells, and how long what is not done should take: by the speed of runs of the same width, else of a few steps now."""
-    todo, count = _todo(asked)
-    speeds = {size.width: _speed(asked, size) for size in asked.sizes}
-    flops = sum(cell.flops * times for cell, times in todo)
+    rates = chosen_rates(asked) or {size.width: asked.rates[0] for size in asked.sizes}  # at any rate a run costs the same
+    needed = {one.task.name: one for one in [*tuning(asked), *runs(asked, rates)]}
+    todo = [one.cell for one in needed.values() if not fleet.is_done(one.task.folder, one.rate)]
+    speeds = {size.width: _speed(asked, size) for size in dict.fromkeys(cell.size for cell in todo)}
     return {
         "folder": str(asked.folder),
         "data": asked.corpus.path,
@@ -22,11 +23,11 @@ def plan(asked: Sweep, processes: int) -> dict[str, Any]:
         "cells": [_cell(cell) for cell in asked.cells],
         "rates": list(asked.rates),
         "seeds": asked.seeds,
-        "runs": count,
-        "done": count - sum(times for _, times in todo),
-        "flops_to_train": flops,
+        "runs": len(needed),
+        "done": len(needed) - len(todo),
+        "flops_to_train": sum(cell.flops for cell in todo),
         "processes": processes,
-        "seconds": sum(cell.tokens * times / speeds[cell.size.width] for cell, times in todo) / processes,
+        "seconds": sum(cell.tokens / speeds[cell.size.width] for cell in todo) / processes,
     }
 
 
@@ -40,23 +41,6 @@ def _cell(cell: sweep.Cell) -> dict[str, Any]:
     return {**what, "passes": cell.passes, "left_out": cell.why_not}
 
 
-def _todo(asked: Sweep) -> tuple[list[tuple[sweep.Cell, int]], int]:
-    """(cells with how many of their runs are not done, runs in all). Which rate a width gets is not known before it is tried."""
-    tried = {task.name: task for task in tuning(asked)}
-    known = all(fleet.is_done(task.folder, task.rate) for task in tried.values())
-    todo = []
-    for cell in asked.live:
-        here = [task for task in tried.values() if task.name.startswith(f"w{cell.size.width}-c{cell.flops:g}-")]
-        todo.append((cell, sum(not fleet.is_done(task.folder, task.rate) for task in here)))
-        rest = asked.seeds - bool(here)  # one of the rates that are tried is the chosen one
-        todo.append((cell, rest))
-    count = len(tried) + sum(asked.seeds for _ in asked.live) - (len(asked.sizes) if tried else 0)
-    if known:
-        done = [cell for cell, _, task in runs(asked, chosen_rates(asked)) if not fleet.is_done(task.folder, task.rate)]
-        todo = [(cell, 1) for cell in done]
-    return [one for one in todo if one[1]], count
-
-
 def _speed(asked: Sweep, size: sweep.Size) -> float:
     """Tokens a second of one process."""
     found = [
@@ -67,8 +51,8 @@ def _speed(asked: Sweep, size: sweep.Size) -> float:
         return float(sum(found) / len(found))
     from train.run_config import Settings
 
-    told = asked.task(sweep.smallest(asked.live, size), asked.rates[0], 1).told["settings"]
-    return fleet.measured_speed(Settings.of(told, asked.corpus.path), asked.corpus)
+    task = asked.run_of(sweep.smallest(asked.live, size), asked.rates[0], 1).task
+    return fleet.measured_speed(Settings.of(task.told["settings"], asked.corpus.path), asked.corpus)
 
 
 def plan_text(told: dict[str, Any]) -> str:
@@ -92,15 +76,17 @@ def plan_text(told: dict[str, Any]) -> str:
         "tokens a run by training FLOPs (6 x params x tokens); in brackets: left out, fewer than "
         f"{sweep.LEAST_STEPS} updates or more than {sweep.MOST_PASSES:g} passes",
         f"{how}; {told['seeds']} seed{'s' * (told['seeds'] > 1)}",
-        f"{told['runs']} runs, {told['done']} of them done; {told['flops_to_train']:.2e} FLOPs to train; {told['processes']} "
-        f"processes: about {fleet.minutes(told['seconds'])}",
+        f"{told['runs']} runs, {told['done']} of them done; {told['flops_to_train']:.2e} FLOPs to train;",
+        f"{told['processes']} processes: about {fleet.minutes(told['seconds'])}",
     ]
     return "\n".join(lines)
 
 
 def result(asked: Sweep) -> dict[str, Any]:
-    """What is measured so far. rates: by width; at_end: widths whose best rate is the lowest or the highest of those tried."""
+    """What is measured, once rates are chosen. rates: by width; at_end: widths whose best rate is the lowest or the highest of
+    those tried."""
     rates = chosen_rates(asked)
+    assert rates is not None
     rows = [{name: value for name, value in row.items() if name != "curve"} for row in measured(runs(asked, rates))]
     ends = (asked.rates[0], asked.rates[-1]) if len(asked.rates) > 1 else ()
     return {

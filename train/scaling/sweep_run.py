@@ -15,10 +15,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines import lock
 from pipelines.errors import UserError
@@ -34,6 +34,15 @@ from train.scaling.sweep import Cell, Size
 RUNS, CURVES, SHARED = "runs.csv", "curves.csv", "sweep.yaml"
 _COLUMNS = ("run", "width", "layers", "experts", "params", "non_embedding", "total", "tokens", "flops", "loss", "rate", "seed")
 _SAVES = 5  # checkpoints a run
+
+
+class Run(NamedTuple):
+    """One training run: what is measured by it, and how it is trained."""
+
+    cell: Cell
+    rate: float
+    seed: int
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,8 @@ class Sweep:
         """Those that are run at some budget."""
         return list(dict.fromkeys(cell.size for cell in self.live))
 
-    def task(self, cell: Cell, rate: float, seed: int) -> Task:
-        """One run."""
+    def run_of(self, cell: Cell, rate: float, seed: int) -> Run:
+        """A cell at a rate with a seed."""
         name = f"w{cell.size.width}-c{cell.flops:g}-r{rate:g}-s{seed}"
         optimiser = self.base.optimiser.model_copy(update={"peak": rate})
         schedule = self.base.schedule.model_copy(update={"warmup": cell.steps // 10})
@@ -76,7 +85,8 @@ class Sweep:
             }
         )
         told = {"settings": settings.model_dump(mode="json")}
-        return Task(name, self.folder / "runs" / name, "train.scaling.sweep_worker", told, float(cell.tokens * cell.size.params))
+        task = Task(name, self.folder / "runs" / name, "train.scaling.sweep_worker", told, float(cell.tokens * cell.size.params))
+        return Run(cell, rate, seed, task)
 
 
 def prepare(
@@ -107,25 +117,27 @@ def prepare(
     return found
 
 
-def tuning(asked: Sweep) -> list[Task]:
+def tuning(asked: Sweep) -> list[Run]:
     """The runs that choose a width's rate; none where there is one rate. By budget."""
     if len(asked.rates) == 1:
         return []
     cells = sorted((sweep.smallest(asked.live, size) for size in asked.sizes), key=lambda cell: (cell.flops, cell.size.width))
-    return [asked.task(cell, rate, 1) for cell in cells for rate in asked.rates]
+    return [asked.run_of(cell, rate, 1) for cell in cells for rate in asked.rates]
 
 
-def chosen_rates(asked: Sweep) -> dict[int, float]:
-    """Width -> its rate: of the lowest loss at its smallest budget, of equal ones the lowest. Once `tuning` is done.
+def chosen_rates(asked: Sweep) -> dict[int, float] | None:
+    """Width -> its rate: of the lowest loss at its smallest budget, of equal ones the lowest. None before `tuning` is done.
 
     Raises UserError where a width learned at none of them.
     """
-    if len(asked.rates) == 1:
+    tried = tuning(asked)
+    if not tried:
         return {size.width: asked.rates[0] for size in asked.sizes}
+    if not all(fleet.is_done(one.task.folder, one.rate) for one in tried):
+        return None
     found = {}
     for size in asked.sizes:
-        cell = sweep.smallest(asked.live, size)
-        losses = {rate: _scores(asked.task(cell, rate, 1))["loss"] for rate in asked.rates}
+        losses = {one.rate: _scores(one.task)["loss"] for one in tried if one.cell.size is size}
         learned = {rate: loss for rate, loss in losses.items() if loss is not None}
         if not learned:
             raise UserError(f"--width {size.width}: gradients were not finite at any rate; give lower ones with --rate")
@@ -133,12 +145,10 @@ def chosen_rates(asked: Sweep) -> dict[int, float]:
     return found
 
 
-def runs(asked: Sweep, rates: dict[int, float]) -> list[tuple[Cell, int, Task]]:
-    """(cell, seed, run) of all that is measured, by budget, seed and width."""
-    order = sorted(asked.live, key=lambda cell: (cell.flops, cell.size.width))
-    wanted = [(cell, seed) for seed in range(1, asked.seeds + 1) for cell in order]
-    wanted.sort(key=lambda one: one[0].flops)
-    return [(cell, seed, asked.task(cell, rates[cell.size.width], seed)) for cell, seed in wanted]
+def runs(asked: Sweep, rates: Mapping[int, float]) -> list[Run]:
+    """All that is measured, by budget, seed and width."""
+    wanted = [(cell.flops, seed, cell.size.width, cell) for cell in asked.live for seed in range(1, asked.seeds + 1)]
+    return [asked.run_of(cell, rates[width], seed) for _, seed, width, cell in sorted(wanted, key=lambda one: one[:3])]
 
 
 def run(asked: Sweep, processes: int, deadline: float | None, say: Say) -> bool:
@@ -146,12 +156,13 @@ def run(asked: Sweep, processes: int, deadline: float | None, say: Say) -> bool:
     asked.folder.mkdir(parents=True, exist_ok=True)
     with lock.hold(str(asked.folder / ".lock"), str(asked.folder)):
         _share(asked)
-        if not fleet.run(tuning(asked), processes, deadline, say):
-            raise UserError(f"{asked.folder}: the budget ended while rates were tried; give more: the same command goes on")
+        fleet.run([one.task for one in tuning(asked)], processes, deadline, say)
         rates = chosen_rates(asked)
+        if rates is None:
+            raise UserError(f"{asked.folder}: the budget ended while rates were tried; give more: the same command goes on")
         wanted = runs(asked, rates)
         write(asked, wanted)
-        return fleet.run([task for _, _, task in wanted], processes, deadline, say, lambda: write(asked, wanted))
+        return fleet.run([one.task for one in wanted], processes, deadline, say, lambda: write(asked, wanted))
 
 
 def _share(asked: Sweep) -> None:
@@ -175,20 +186,20 @@ def _scores(task: Task) -> dict[str, Any]:
     return found
 
 
-def measured(wanted: Sequence[tuple[Cell, int, Task]]) -> list[dict[str, Any]]:
+def measured(wanted: Sequence[Run]) -> list[dict[str, Any]]:
     """A row of runs.csv for every run that is done and learned, with its curve."""
     rows = []
-    for cell, seed, task in wanted:
-        if fleet.is_done(task.folder, task.rate) and (scores := _scores(task))["loss"] is not None:
+    for cell, rate, seed, task in wanted:
+        if fleet.is_done(task.folder, rate) and (scores := _scores(task))["loss"] is not None:
             size = cell.size
             counts = {"params": size.params, "non_embedding": size.non_embedding, "total": size.total}
             row = {"run": task.name, "width": size.width, "layers": size.config.n_layers, "experts": size.experts, **counts}
-            row |= {"tokens": scores["tokens"], "flops": cell.flops, "loss": scores["loss"], "rate": task.rate, "seed": seed}
+            row |= {"tokens": scores["tokens"], "flops": cell.flops, "loss": scores["loss"], "rate": rate, "seed": seed}
             rows.append({**row, "curve": scores["curve"]})
     return rows
 
 
-def write(asked: Sweep, wanted: Sequence[tuple[Cell, int, Task]]) -> None:
+def write(asked: Sweep, wanted: Sequence[Run]) -> None:
     """runs.csv and curves.csv of what is done."""
     rows = measured(wanted)
     publish(asked.folder / RUNS, _csv(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows)))
