@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 
 _COMMON = "the of and to in that is was for it with as his on be at by had not are but from or have an they which one you".split()
@@ -109,3 +110,9 @@ tokens: {shards: 2, validation: 0.1}
 def recipe(folder: Path) -> str:
     """The recipe over `write(folder)`, as YAML."""
     return RECIPE.replace("INPUT", str(folder))
+
+
+def endless(folder: Path) -> str:
+    """A recipe whose build waits for its input, and so goes on until it is stopped. Makes that input in the folder."""
+    os.mkfifo(folder / "never.jsonl")
+    return f"name: endless\nsources: {{web: {{format: jsonl, paths: ['{folder}/never.jsonl']}}}}\nvariants: {{all: {{}}}}\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import threading
 import time
@@ -74,12 +73,10 @@ variants: {{all: {{}}, some: {{default: {{rules: {{gopher: {{words.low: 100000}}
 
 @pytest.fixture(scope="module")
 def serving(runs, inputs, tmp_path_factory):
-    """Serves the runs, the recipe of the small corpus and one of a build that does not end; gives the address. Ends with the module."""
+    """Serves the runs, the recipe of the small corpus and one of a build that does not end; gives the address."""
     recipes = tmp_path_factory.mktemp("recipes")
     (recipes / "small.yaml").write_text("# A small corpus <b>for tests</b>. And more.\n" + corpus.recipe(inputs))
-    os.mkfifo(recipes / "never.jsonl")  # nobody writes into it: a build that reads it goes on until it is stopped
-    sources = f"sources: {{web: {{format: jsonl, paths: ['{recipes}/never.jsonl']}}}}"
-    (recipes / "endless.yaml").write_text(f"# Waits for its input.\nname: endless\n{sources}\nvariants: {{all: {{}}}}\n")
+    (recipes / "endless.yaml").write_text("# Waits for its input.\n" + corpus.endless(recipes))
     with contextlib.ExitStack() as stack:
 
         def made(name: str, token: str | None = None, listeners: int = 16) -> str:
