@@ -3,8 +3,8 @@
 As in Chinchilla's approach 2 (Hoffmann et al. 2022, section 3.2), a budget C gives a model of N parameters D = C / (6 N) tokens,
 and every cell is a run of its own whose learning rate ends its cosine at its own last token. That a schedule made for another
 length, a warm-up that is long for small models, or one rate for all sizes bend the frontier is Porian et al.'s finding (2024): so
-warm-up is a tenth of each run, and several rates are tried for each width, at the smallest of its budgets; the best goes on to the
-larger ones.
+warm-up is a tenth of each run (2,000 updates at most), and several rates are tried for each width, at the smallest of its budgets;
+the best goes on to the larger ones.
 
 A width scales its preset: heads of the same size, depth and feed-forward widths in proportion, so that the shape stays (Kaplan et
 al. 2020, section 3.1: of one size, shape matters little). N holds the active parameters with the embedding, which at these sizes is
@@ -29,6 +29,7 @@ LEAST_STEPS = 100  # updates
 MOST_PASSES = 4.0
 DEFAULT_WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the preset's
 DEFAULT_RATES = (0.5, 1.0, 2.0)  # of the preset's peak
+MOST_MORE = 2  # rates beyond those that were to be tried
 _ROUND = 8  # feed-forward widths are multiples of it: what grouped multiplication can take
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from train import fleet
 from train.scaling import sweep
-from train.scaling.sweep_run import CURVES, RUNS, Sweep, chosen_rates, measured, runs, tuning
+from train.scaling.sweep_run import CURVES, RUNS, Sweep, measured, runs, tuning
 
 
 def plan(asked: Sweep, processes: int) -> dict[str, Any]:
     """Sizes, cells, and how long what is not done should take: by the speed of runs of the same width, else of a few steps now."""
-    rates = chosen_rates(asked) or {size.width: asked.rates[0] for size in asked.sizes}  # at any rate a run costs the same
-    needed = {one.task.name: one for one in [*tuning(asked), *runs(asked, rates)]}
+    tried, rates = tuning(asked)
+    known = rates or {size.width: asked.rates[0] for size in asked.sizes}  # at any rate a run costs the same
+    needed = {one.task.name: one for one in [*tried, *runs(asked, known)]}
     todo = [one.cell for one in needed.values() if not fleet.is_done(one.task.folder, one.rate)]
     speeds = {size.width: _speed(asked, size) for size in dict.fromkeys(cell.size for cell in todo)}
     return {
@@ -49,10 +50,11 @@ def _speed(asked: Sweep, size: sweep.Size) -> float:
     ]
     if found:
         return float(sum(found) / len(found))
-    from train.run_config import Settings
+    from train.run_config import Settings, complete
 
     task = asked.run_of(sweep.smallest(asked.live, size), asked.rates[0], 1).task
-    return fleet.measured_speed(Settings.of(task.told["settings"], asked.corpus.path), asked.corpus)
+    settings = Settings.of(task.told["settings"], asked.corpus.path)
+    return fleet.measured_speed(complete(settings, asked.corpus.path, asked.corpus.vocabulary.size), asked.corpus)
 
 
 def plan_text(told: dict[str, Any]) -> str:
@@ -83,17 +85,16 @@ def plan_text(told: dict[str, Any]) -> str:
 
 
 def result(asked: Sweep) -> dict[str, Any]:
-    """What is measured, once rates are chosen. rates: by width; at_end: widths whose best rate is the lowest or the highest of
-    those tried."""
-    rates = chosen_rates(asked)
+    """What is measured, once rates are chosen. rates: by width; at_end: widths whose best rate is an end of those tried."""
+    tried, rates = tuning(asked)
     assert rates is not None
+    ends = {width: [one.rate for one in tried if one.cell.size.width == width] for width in rates}
     rows = [{name: value for name, value in row.items() if name != "curve"} for row in measured(runs(asked, rates))]
-    ends = (asked.rates[0], asked.rates[-1]) if len(asked.rates) > 1 else ()
     return {
         "runs": str(asked.folder / RUNS),
         "curves": str(asked.folder / CURVES),
         "rates": {str(width): rate for width, rate in rates.items()},
-        "at_end": [width for width, rate in rates.items() if rate in ends],
+        "at_end": [width for width, rate in rates.items() if ends[width] and rate in (min(ends[width]), max(ends[width]))],
         "rows": rows,
     }
 

@@ -47,9 +47,11 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What was asked for. cells: all of the grid, those that are left out too; rates: one, or those to choose from a width."""
+    """What was asked for. base: given, with its defaults; cells: all of the grid, those that are left out too; rates: one, or those
+    to choose from for each width."""
 
     folder: Path
+    given: Settings
     base: Settings
     corpus: Corpus
     cells: tuple[Cell, ...]
@@ -69,18 +71,14 @@ class Sweep:
     def run_of(self, cell: Cell, rate: float, seed: int) -> Run:
         """A cell at a rate with a seed."""
         name = f"w{cell.size.width}-c{cell.flops:g}-r{rate:g}-s{seed}"
-        optimiser = self.base.optimiser.model_copy(update={"peak": rate})
-        schedule = self.base.schedule.model_copy(update={"warmup": cell.steps // 10})
-        settings = self.base.model_copy(
+        settings = self.given.model_copy(
             update={
-                "preset": None,
                 "model": cell.size.config.to_dict(),
                 "seed": seed,
                 "steps": cell.steps,
-                "data": self.base.data.model_copy(update={"epochs": math.ceil(cell.passes)}),
-                "optimiser": optimiser,
-                "schedule": schedule,
-                "validation": ValidationSettings(every=cell.steps, sequences=self.base.validation.sequences),
+                "data": self.given.data.model_copy(update={"epochs": math.ceil(cell.passes)}),
+                "optimiser": self.given.optimiser.model_copy(update={"peak": rate}),
+                "validation": ValidationSettings(every=cell.steps, sequences=self.given.validation.sequences),
                 "saving": SavingSettings(every=max(1, cell.steps // _SAVES), keep=1),
             }
         )
@@ -108,7 +106,7 @@ def prepare(
     cells = sweep.grid(sizes, budgets, tokens, unique)
     peak = filled(base.optimiser.peak)
     tried = sorted(set(rates)) or [peak * times for times in sweep.DEFAULT_RATES]
-    found = Sweep(folder, base, corpus, tuple(cells), tuple(tried), seeds)
+    found = Sweep(folder, given, base, corpus, tuple(cells), tuple(tried), seeds)
     if not found.live:
         raise UserError(
             f"--flops {cells[-1].flops:g}: no width is left ({', '.join(f'{c.size.width}: {c.why_not}' for c in cells)}); "
@@ -117,32 +115,38 @@ def prepare(
     return found
 
 
-def tuning(asked: Sweep) -> list[Run]:
-    """The runs that choose a width's rate; none where there is one rate. By budget."""
-    if len(asked.rates) == 1:
-        return []
-    cells = sorted((sweep.smallest(asked.live, size) for size in asked.sizes), key=lambda cell: (cell.flops, cell.size.width))
-    return [asked.run_of(cell, rate, 1) for cell in cells for rate in asked.rates]
+def tuning(asked: Sweep) -> tuple[list[Run], dict[int, float] | None]:
+    """(the runs that choose each width's rate, by budget; width -> its rate, None while some of them are still to be done).
 
-
-def chosen_rates(asked: Sweep) -> dict[int, float] | None:
-    """Width -> its rate: of the lowest loss at its smallest budget, of equal ones the lowest. None before `tuning` is done.
-
-    Raises UserError where a width learned at none of them.
+    Rates are tried at a width's smallest budget. That of the lowest loss is chosen, of equal ones the lowest; where it is an end of
+    those tried, the search goes on beyond, MOST_MORE times at most. Raises UserError where a width learned at none of them.
     """
-    tried = tuning(asked)
-    if not tried:
-        return {size.width: asked.rates[0] for size in asked.sizes}
-    if not all(fleet.is_done(one.task.folder, one.rate) for one in tried):
-        return None
-    found = {}
+    if len(asked.rates) == 1:
+        return [], {size.width: asked.rates[0] for size in asked.sizes}
+    tried: list[Run] = []
+    chosen: dict[int, float] = {}
     for size in asked.sizes:
-        losses = {one.rate: _scores(one.task)["loss"] for one in tried if one.cell.size is size}
-        learned = {rate: loss for rate, loss in losses.items() if loss is not None}
-        if not learned:
-            raise UserError(f"--width {size.width}: gradients were not finite at any rate; give lower ones with --rate")
-        found[size.width] = min(learned, key=lambda rate: (learned[rate], rate))
-    return found
+        cell, rates = sweep.smallest(asked.live, size), list(asked.rates)
+        while True:
+            here = [asked.run_of(cell, rate, 1) for rate in rates]
+            if not all(fleet.is_done(one.task.folder, one.rate) for one in here):
+                break
+            best = _best(here)
+            if best not in (rates[0], rates[-1]) or len(rates) == len(asked.rates) + sweep.MOST_MORE:
+                chosen[size.width] = best
+                break
+            rates = sorted([*rates, best * 2 if best == rates[-1] else best / 2])
+        tried += here
+    tried.sort(key=lambda one: (one.cell.flops, one.cell.size.width, one.rate))
+    return tried, chosen if len(chosen) == len(asked.sizes) else None
+
+
+def _best(tried: Sequence[Run]) -> float:
+    losses = {one.rate: loss for one in tried if (loss := _scores(one.task)["loss"]) is not None}
+    if not losses:
+        width = tried[0].cell.size.width
+        raise UserError(f"--width {width}: gradients were not finite at any rate; give lower ones with --rate")
+    return min(losses, key=lambda rate: (losses[rate], rate))
 
 
 def runs(asked: Sweep, rates: Mapping[int, float]) -> list[Run]:
@@ -156,10 +160,11 @@ def run(asked: Sweep, processes: int, deadline: float | None, say: Say) -> bool:
     asked.folder.mkdir(parents=True, exist_ok=True)
     with lock.hold(str(asked.folder / ".lock"), str(asked.folder)):
         _share(asked)
-        fleet.run([one.task for one in tuning(asked)], processes, deadline, say)
-        rates = chosen_rates(asked)
-        if rates is None:
-            raise UserError(f"{asked.folder}: the budget ended while rates were tried; give more: the same command goes on")
+        tried, rates = tuning(asked)
+        while rates is None:
+            if not fleet.run([one.task for one in tried], processes, deadline, say):
+                raise UserError(f"{asked.folder}: the budget ended while rates were tried; give more: the same command goes on")
+            tried, rates = tuning(asked)
         wanted = runs(asked, rates)
         write(asked, wanted)
         return fleet.run([one.task for one in wanted], processes, deadline, say, lambda: write(asked, wanted))
