@@ -1,7 +1,8 @@
-"""Scaling laws: the published ones as values, fits of a user's own measurements, and the planner that sets them side by side.
+"""Scaling laws: the published ones as values, measurements and fits of a user's own, and the planner that sets them side by side.
 
 * `laws`: L(N, D) of Chinchilla and of Besiroglu et al.; repetition (Muennighoff et al.); routed models (Clark et al.)
 * `kaplan`: the power laws, critical batch and allocation of Kaplan et al.
+* `sweep`, `sweep_run`, `sweep_worker`, `sweep_plan`: one family at several sizes and budgets: grid, runs, tables, words
 * `rows`: a CSV of measurements, read strictly
 * `resample`: which rows a bootstrap resample holds, by a hash
 * `fit`: Chinchilla's approach 3, the parametric loss
