@@ -16,11 +16,14 @@ import functools
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 
 from pipelines import remote
 from pipelines.errors import UserError
+
+_POLL = 0.05  # seconds
 
 
 @contextlib.contextmanager
@@ -39,6 +42,19 @@ def hold(path: str, root: str) -> Iterator[str]:
         file.write(holder)
         file.flush()
         yield holder
+
+
+def wait(path: str, seconds: float) -> None:
+    """Returns when nobody holds the lock file `path`, or after so long."""
+    import fcntl
+
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(FileNotFoundError), open(path) as file:
+        while time.monotonic() < deadline:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of with the file
+            except BlockingIOError:
+                time.sleep(_POLL)
 
 
 @contextlib.contextmanager

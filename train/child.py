@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.errors import CheckError, UserError
 from train.files import read_json_lines
 
+STOPPED = 75  # the exit code after SIGTERM: "try again" (sysexits.h)
 TRAINING = "train"  # the training run in a task's folder (train/run.py)
 CURVE_POINTS = 100
 _ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
@@ -25,13 +26,13 @@ _ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 def serve(work: Callable[[Path], None]) -> None:
     """Does the work in the folder that the command line names."""
-    _end_with(int(sys.argv[2]))
+    _end_with(int(sys.argv[2]))  # first: torch takes seconds to be imported
     from train import run
 
     try:
         work(Path(sys.argv[1]))
     except run.Stopped:
-        sys.exit(run.STOPPED)
+        sys.exit(STOPPED)
     except (UserError, CheckError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -81,13 +81,14 @@ def _overrides(data: str | None, others: list[str] | None) -> list[str]:
 def _train(settings: Settings, name: str, folder: str, as_json: bool) -> None:
     from train import report
     from train import run as runs
+    from train.child import STOPPED
 
     stream = sys.stderr if as_json else sys.stdout
     try:
         summary = runs.train(settings, name, Path(folder), report.teller(stream))
     except runs.Stopped:
         print(f"{folder}: stopped as asked; the same command goes on where it stands", file=sys.stderr)
-        sys.exit(runs.STOPPED)
+        sys.exit(STOPPED)
     _print(summary, as_json)
 
 

@@ -25,14 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines import lock
 from pipelines.errors import CheckError, UserError
+from train.child import STOPPED, TRAINING
 from train.corpus import Corpus
 from train.files import publish_json
-from train.run import STOPPED
 from train.run_config import Settings
 
 JOB, SCORES, COSTS, ERRORS = "job.json", "scores.json", "costs.json", "errors.txt"
 _POLL = 0.2  # seconds
+_ORPHAN = 60.0  # seconds that a run is waited for whose fleet was killed: it ends by itself, after the step that it is in
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 Say = Callable[[str], None]
@@ -117,6 +119,7 @@ def _interrupted(number: int, frame: Any) -> None:
 def _start(task: Task) -> subprocess.Popen[bytes]:
     if (task.folder / JOB).exists() and _rate_in(task.folder) != task.rate:  # a longer pilot may have chosen another one since
         shutil.rmtree(task.folder)
+    lock.wait(str(task.folder / TRAINING / ".lock"), _ORPHAN)
     task.folder.mkdir(parents=True, exist_ok=True)
     publish_json(task.folder / JOB, task.told)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

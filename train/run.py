@@ -36,7 +36,6 @@ from train.parallel import World, joined
 from train.run_config import Settings, filled
 from train.validation import validate
 
-STOPPED = 75
 CHECKPOINTS = "checkpoints"
 _START = "step-00000000"
 _ROLLBACKS_TO_ONE_PLACE = 3

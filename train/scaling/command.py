@@ -121,6 +121,8 @@ def sweep_(
     deadline = None if seconds is None else began + seconds
     complete = sweep_run.run(asked, count, deadline, lambda line: print(line, file=stream, flush=True))
     found = {**sweep_plan.result(asked), "complete": complete}
+    if complete and not found["rows"]:
+        raise UserError(f"{folder}: no run has a loss: gradients were not finite; give lower rates with --rate")
     print(json.dumps(found, indent=1) if as_json else "\n" + sweep_plan.result_text(found))
     if not complete:
         print("the budget ended before all was run; the same command goes on", file=sys.stderr)

@@ -1,23 +1,29 @@
 """The grid of a sweep: models of one family at several widths, each at several compute budgets.
 
-As in Chinchilla's approach 2 (Hoffmann et al. 2022, section 3.2), a budget C gives a model of N parameters D = C / (6 N) tokens,
-and every cell is a run of its own whose learning rate ends its cosine at its own last token. That a schedule made for another
-length, a warm-up that is long for small models, or one rate for all sizes bend the frontier is Porian et al.'s finding (2024): so
-warm-up is a tenth of each run (2,000 updates at most), and several rates are tried for each width, at the smallest of its budgets;
-the best goes on to the larger ones.
+A budget C gives a model of N parameters D = C / (6 N) tokens, as in Chinchilla's approach 2 (Hoffmann et al. 2022, section 3.2).
+What is held to:
+
+* Every cell is a run of its own, whose learning rate ends its cosine at its own last token: Hoffmann et al. (appendix B) find that
+  a longer cosine costs loss. Porian et al. (2024) find that to matter less than three other things, which are seen to as well:
+* warm-up is a tenth of each run (2,000 updates at most), not as long as small models' runs;
+* the learning rate is tuned for each size: at the smallest budget that a width is run at, with a seed that measures nothing;
+* N holds the output matrix: active parameters with the embedding, which where they are tied is the same matrix.
+
+Departures: 6 N D counts FLOPs, not appendix F's sums; losses are those of validation shards, not smoothed ones of training; one
+rate serves all budgets of a width.
 
 A width scales its preset: heads of the same size, depth and feed-forward widths in proportion, so that the shape stays (Kaplan et
-al. 2020, section 3.1: of one size, shape matters little). N holds the active parameters with the embedding, which at these sizes is
-most of it; the table has the count without it too.
+al. 2020, section 3.1: of one size, shape matters little).
 
-A cell is left out where it would be fewer than LEAST_STEPS updates, or where it would go through the text more than MOST_PASSES
-times, beyond which repeated text is not worth new text (Muennighoff et al. 2023).
+A cell is left out where it would be fewer than LEAST_STEPS updates, or where a shard would be gone through more than MOST_PASSES
+times: up to four passes are nearly as good as new text (Muennighoff et al. 2023).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
@@ -55,7 +61,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A size at a budget (training FLOPs, 6 N D to half an update)."""
+    """A size at a budget (training FLOPs, 6 N D to half an update). passes: of the shard that is gone through most often."""
 
     size: Size
     flops: float
@@ -72,40 +78,51 @@ class Cell:
 
 
 def size_of(base: ModelConfig, width: int) -> Size:
-    """The family's model of a width. Raises UserError where it is not a whole number of heads."""
-    if width % base.d_head:
-        raise UserError(f"--width {width}: heads are {base.d_head} wide, give multiples of that")
-    share, every = width / base.d_model, 1 if base.moe is None else base.moe.every
-    moe = None if base.moe is None else dataclasses.replace(base.moe, d_ff=_scaled(base.moe.d_ff, share))
-    config = dataclasses.replace(
-        base,
-        d_model=width,
-        n_heads=width // base.d_head,
-        d_ff=_scaled(base.d_ff, share),
-        n_layers=every * max(1, round(base.n_layers * share / every)),
-        moe=moe,
-    )
+    """The family's model of a width. Raises UserError where that is not a whole number of heads."""
+    step = _whole_heads(base)
+    if width % step:
+        raise UserError(f"--width {width}: gives no whole number of heads; give multiples of {step}")
+    config = base if width == base.d_model else _scaled(base, width)
     counted = flops.parameters(config)
     return Size(config, counted.active, counted.active_non_embedding, counted.total)
 
 
-def _scaled(width: int, share: float) -> int:
-    return _ROUND * max(1, round(width * share / _ROUND))
+def _whole_heads(base: ModelConfig) -> int:
+    return base.d_model // math.gcd(base.d_model, base.n_heads)
+
+
+def _scaled(base: ModelConfig, width: int) -> ModelConfig:
+    share, every = width / base.d_model, 1 if base.moe is None else base.moe.every
+
+    def feed_forward(d_ff: int) -> int:
+        return _ROUND * max(1, round(d_ff * share / _ROUND))
+
+    return dataclasses.replace(
+        base,
+        d_model=width,
+        n_heads=base.n_heads * width // base.d_model,
+        d_ff=feed_forward(base.d_ff),
+        n_layers=every * max(1, round(base.n_layers * share / every)),
+        moe=None if base.moe is None else dataclasses.replace(base.moe, d_ff=feed_forward(base.moe.d_ff)),
+    )
 
 
 def default_widths(base: ModelConfig) -> list[int]:
     """A quarter to twice the preset's width, in whole heads."""
-    return sorted({base.d_head * max(1, round(base.d_model * share / base.d_head)) for share in DEFAULT_WIDTHS})
+    step = _whole_heads(base)
+    return sorted({step * max(1, round(base.d_model * share / step)) for share in DEFAULT_WIDTHS})
 
 
-def grid(sizes: Sequence[Size], budgets: Sequence[float], tokens_a_step: int, unique_tokens: float) -> list[Cell]:
-    """All cells, left-out ones too, by budget and then by width. tokens_a_step: of an update; unique_tokens: that there are."""
+def grid(
+    sizes: Sequence[Size], budgets: Sequence[float], tokens_a_step: int, passes: Callable[[int], float]
+) -> list[Cell]:
+    """All cells, left-out ones too, by budget and then by width. passes: how often so many updates go through the shard that they
+    go through most often."""
     cells = []
     for budget in sorted(set(budgets)):
         for size in sorted(sizes, key=lambda one: one.width):
             steps = max(1, round(budget / (FLOPS_A_PARAMETER_TOKEN * size.params * tokens_a_step)))
-            tokens = steps * tokens_a_step
-            cells.append(Cell(size, budget, steps, tokens, tokens / unique_tokens))
+            cells.append(Cell(size, budget, steps, steps * tokens_a_step, passes(steps)))
     return cells
 
 

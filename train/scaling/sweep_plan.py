@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from typing import Any
 
 from train import fleet
 from train.scaling import sweep
+from train.scaling.laws import FLOPS_A_PARAMETER_TOKEN
+from train.scaling.sweep import Size
 from train.scaling.sweep_run import CURVES, RUNS, Sweep, measured, runs, tuning
+
+TIMED = 50_000_000  # parameters
+TIMED_TOKENS = 4096
 
 
 def plan(asked: Sweep, processes: int) -> dict[str, Any]:
-    """Sizes, cells, and how long what is not done should take: by the speed of runs of the same width, else of a few steps now."""
+    """Sizes, cells, and how long what is not done should take (`seconds`; None where that cannot be told here)."""
     tried, rates = tuning(asked)
-    known = rates or {size.width: asked.rates[0] for size in asked.sizes}  # at any rate a run costs the same
-    needed = {one.task.name: one for one in [*tried, *runs(asked, known)]}
-    todo = [one.cell for one in needed.values() if not fleet.is_done(one.task.folder, one.rate)]
-    speeds = {size.width: _speed(asked, size) for size in dict.fromkeys(cell.size for cell in todo)}
+    known = {size.width: asked.rates[0] for size in asked.sizes} | rates  # at any rate a run costs the same
+    needed = [*tried, *runs(asked, known)]
+    todo = [one.cell for one in needed if not one.is_done]
+    speeds = _speeds(asked, {cell.size for cell in todo})
     return {
         "folder": str(asked.folder),
         "data": asked.corpus.path,
@@ -28,11 +34,11 @@ def plan(asked: Sweep, processes: int) -> dict[str, Any]:
         "done": len(needed) - len(todo),
         "flops_to_train": sum(cell.flops for cell in todo),
         "processes": processes,
-        "seconds": sum(cell.tokens / speeds[cell.size.width] for cell in todo) / processes,
+        "seconds": None if speeds is None else sum(cell.flops / speeds[cell.size.width] for cell in todo) / processes,
     }
 
 
-def _size(size: sweep.Size) -> dict[str, Any]:
+def _size(size: Size) -> dict[str, Any]:
     counts = {"params": size.params, "non_embedding": size.non_embedding, "total": size.total}
     return {"width": size.width, "layers": size.config.n_layers, "experts": size.experts, **counts}
 
@@ -42,18 +48,32 @@ def _cell(cell: sweep.Cell) -> dict[str, Any]:
     return {**what, "passes": cell.passes, "left_out": cell.why_not}
 
 
-def _speed(asked: Sweep, size: sweep.Size) -> float:
-    """Tokens a second of one process."""
-    found = [
-        json.loads(path.read_bytes())["tokens_per_second"]
-        for path in sorted((asked.folder / "runs").glob(f"w{size.width}-*/{fleet.COSTS}"))
-    ]
-    if found:
-        return float(sum(found) / len(found))
+def _speeds(asked: Sweep, sizes: Set[Size]) -> dict[int, float] | None:
+    """Width -> FLOPs (6 N D) a second of one process: of runs of the width that are done, else of a few small updates now. Models
+    of more than TIMED parameters are taken to be as fast as the next smaller one; None where there is none."""
+    speeds: dict[int, float] = {}
+    last: float | None = None
+    for size in sorted(sizes, key=lambda one: one.width):
+        paths = sorted((asked.folder / "runs").glob(f"w{size.width}-*/{fleet.COSTS}"))
+        found = [json.loads(path.read_bytes())["tokens_per_second"] for path in paths]
+        if found:
+            last = FLOPS_A_PARAMETER_TOKEN * size.params * sum(found) / len(found)
+        elif size.total <= TIMED:
+            last = FLOPS_A_PARAMETER_TOKEN * size.params * _timed(asked, size)
+        if last is None:
+            return None
+        speeds[size.width] = last
+    return speeds
+
+
+def _timed(asked: Sweep, size: Size) -> float:
+    """Tokens a second, by updates of about TIMED_TOKENS tokens."""
     from train.run_config import Settings, complete
 
-    task = asked.run_of(sweep.smallest(asked.live, size), asked.rates[0], 1).task
-    settings = Settings.of(task.told["settings"], asked.corpus.path)
+    told = asked.run_of(sweep.smallest(asked.live, size), asked.rates[0], 1).task.told["settings"]
+    group = 1 if size.config.moe is None else size.config.moe.group
+    few = group * max(1, TIMED_TOKENS // (size.config.context * group))
+    settings = Settings.of({**told, "batch": few, "micro_batch": None}, asked.corpus.path)
     return fleet.measured_speed(complete(settings, asked.corpus.path, asked.corpus.vocabulary.size), asked.corpus)
 
 
@@ -79,23 +99,24 @@ def plan_text(told: dict[str, Any]) -> str:
         f"{sweep.LEAST_STEPS} updates or more than {sweep.MOST_PASSES:g} passes",
         f"{how}; {told['seeds']} seed{'s' * (told['seeds'] > 1)}",
         f"{told['runs']} runs, {told['done']} of them done; {told['flops_to_train']:.2e} FLOPs to train;",
-        f"{told['processes']} processes: about {fleet.minutes(told['seconds'])}",
+        f"{told['processes']} process{'es' * (told['processes'] > 1)}: "
+        + ("models too large to be timed here" if told["seconds"] is None else f"about {fleet.minutes(told['seconds'])}"),
     ]
     return "\n".join(lines)
 
 
 def result(asked: Sweep) -> dict[str, Any]:
-    """What is measured, once rates are chosen. rates: by width; at_end: widths whose best rate is an end of those tried."""
+    """What is measured. rates: by width; at_end: widths whose best rate is an end of those tried; without_loss: runs that left out
+    updates, for gradients that were not finite, and so had not their compute, and runs whose loss is not finite."""
     tried, rates = tuning(asked)
-    assert rates is not None
     ends = {width: [one.rate for one in tried if one.cell.size.width == width] for width in rates}
-    rows = [{name: value for name, value in row.items() if name != "curve"} for row in measured(runs(asked, rates))]
     return {
         "runs": str(asked.folder / RUNS),
         "curves": str(asked.folder / CURVES),
         "rates": {str(width): rate for width, rate in rates.items()},
         "at_end": [width for width, rate in rates.items() if ends[width] and rate in (min(ends[width]), max(ends[width]))],
-        "rows": rows,
+        "without_loss": [one.task.name for one in runs(asked, rates) if one.is_done and one.scores["loss"] is None],
+        "rows": [{name: value for name, value in row.items() if name != "curve"} for row in measured(asked)],
     }
 
 
@@ -121,6 +142,9 @@ def result_text(told: dict[str, Any]) -> str:
         "validation loss in nats a token; *: the lowest of its budget",
         table(["width", "rate", *(f"{budget:g} FLOPs" for budget in budgets)], rows),
     ]
+    if told["without_loss"]:
+        names = ", ".join(told["without_loss"])
+        lines.append(f"without a loss, for gradients or losses were not finite: {names}; give lower rates with --rate")
     if told["at_end"]:
         widths = ", ".join(map(str, told["at_end"]))
         lines.append(f"the best rate is an end of those tried, a better one may lie beyond: width {widths}; add rates with --rate")

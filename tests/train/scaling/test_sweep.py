@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from tests.runs import REPOSITORY
 from tests.train.shards import write_variant
 from tests.train.small_runs import DENSE, SPARSE, changed, invoke, write_settings
 from train import flops, presets
-from train.run_config import Settings
+from train.data import TrainingData
+from train.run_config import Settings, complete
 from train.scaling import rows as fitted
-from train.scaling import sweep, sweep_run
+from train.scaling import sweep, sweep_plan, sweep_run
 from train.scaling.command import WANTED, Approach
 
 BASE = presets.get("llama-tiny")
@@ -52,32 +54,40 @@ def test_counts_are_those_of_the_model_and_sparse_layers_stay_sparse(preset):
         assert size.experts == (1 if base.moe is None else base.moe.experts)
 
 
+@pytest.mark.parametrize("preset", sorted(presets.PRESETS))
+def test_at_its_own_width_a_preset_is_itself(preset):
+    base = presets.get(preset)
+    assert sweep.size_of(base, base.d_model).config == base
+    assert all(sweep.size_of(base, width).width == width for width in sweep.default_widths(base))
+
+
 def test_a_width_is_whole_heads():
-    with pytest.raises(UserError, match="--width 100: heads are 32 wide, give multiples of that"):
+    with pytest.raises(UserError, match="--width 100: gives no whole number of heads; give multiples of 32"):
         sweep.size_of(BASE, 100)
+    assert sweep.size_of(presets.get("gpt3-1.3b"), 1024).config.n_heads == 12  # it has 24 heads of 128 at a width of 2,048
 
 
 @given(
     st.lists(st.floats(1e9, 1e15), min_size=1, max_size=4),
     st.lists(st.integers(1, 12), min_size=1, max_size=5),
     st.integers(1, 100_000),
-    st.floats(1e3, 1e9),
+    st.integers(1, 10**6),
 )
-def test_a_cell_costs_its_budget_to_half_an_update(budgets, heads, tokens, unique):
+def test_a_cell_costs_its_budget_to_half_an_update(budgets, heads, tokens, a_pass):
     sizes = [sweep.size_of(BASE, 32 * one) for one in set(heads)]
-    cells = sweep.grid(sizes, budgets, tokens, unique)
+    cells = sweep.grid(sizes, budgets, tokens, lambda steps: steps / a_pass)
     assert len(cells) == len(set(budgets)) * len(sizes)
     assert [(cell.flops, cell.size.width) for cell in cells] == sorted((cell.flops, cell.size.width) for cell in cells)
     for cell in cells:
         a_step = 6 * cell.size.params * tokens
         assert cell.steps == 1 or abs(cell.steps * a_step - cell.flops) <= 0.5 * a_step * (1 + 1e-9)
         assert cell.tokens == cell.steps * tokens
-        assert (cell.why_not is None) == (cell.steps >= 100 and cell.tokens <= 4 * unique)
+        assert (cell.why_not is None) == (cell.steps >= 100 and cell.steps <= 4 * a_pass)
 
 
 def test_the_rates_are_tried_at_a_widths_smallest_budget_that_is_run():
     sizes = [sweep.size_of(BASE, 32), sweep.size_of(BASE, 128)]
-    cells = sweep.grid(sizes, [1e11, 1e12], 1024, 1e9)
+    cells = sweep.grid(sizes, [1e11, 1e12], 1024, lambda steps: 0.0)
     assert [cell.why_not for cell in cells] == [None, "12 updates", None, None]
     assert [sweep.smallest(cells, size).flops for size in sizes] == [1e11, 1e12]
 
@@ -119,12 +129,12 @@ def test_the_table_holds_every_cell_at_the_best_rate_of_its_width(done):
     folder, told, said = done
     found = rows(folder)
     assert [(row["width"], row["flops"]) for row in found] == [(w, f"{float(c)}") for c in BUDGETS for w in ("8", "16")]
-    assert "8 runs, 0 of them done" in said  # six to choose rates, two of which are measured too
+    assert "10 runs, 0 of them done" in said  # six to choose rates
     for width, rate in told["rates"].items():
-        at_rates = sorted(folder.glob(f"runs/w{width}-c4e+08-*"), key=lambda run: float(run.name.split("-r")[1].split("-s")[0]))
+        at_rates = sorted(folder.glob(f"runs/w{width}-c4e+08-*-s0"), key=lambda run: float(run.name.split("-r")[1].split("-s")[0]))
         losses = [json.loads((run / "scores.json").read_text())["loss"] for run in at_rates]
         best = losses.index(min(losses))
-        assert at_rates[best].name == f"w{width}-c4e+08-r{rate:g}-s1"
+        assert at_rates[best].name == f"w{width}-c4e+08-r{rate:g}-s0"
         assert len(losses) in (3, 4, 5)
         if len(losses) < 5:  # else the search beyond has been given up
             assert best not in (0, len(losses) - 1)
@@ -139,7 +149,8 @@ def test_the_table_holds_every_cell_at_the_best_rate_of_its_width(done):
         assert abs(6 * int(row["params"]) * int(row["tokens"]) / float(row["flops"]) - 1) < 0.01
         assert not (run / "train" / "checkpoints").exists()
     assert told["complete"]
-    assert [{**row, "seed": str(row["seed"])}["run"] for row in told["rows"]] == [row["run"] for row in found]
+    assert [{name: str(value) for name, value in row.items()} for row in told["rows"]] == found
+    assert told["without_loss"] == []
 
 
 def test_curves_are_the_training_losses_on_the_way(done):
@@ -203,6 +214,8 @@ def test_more_budgets_add_to_what_is_there_and_other_settings_do_not(done, data,
     assert invoke(monkeypatch, *words(folder, data, "--plan", budgets=(*BUDGETS, "1.2e9"))) == 0
     done_runs = len(list((folder / "runs").iterdir()))
     assert f"{done_runs + 2} runs, {done_runs} of them done" in capsys.readouterr().out
+    assert invoke(monkeypatch, *words(folder, data, "--plan", budgets=("4.000001e8", "8e8"))) == 0  # another one, though by a hair
+    assert re.search(r"10 runs, [0-2] of them done", capsys.readouterr().out)  # the rates are tried anew, for both widths
     assert invoke(monkeypatch, *words(folder, data, "--plan", "--seeds", "2", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == done_runs + 4
     assert invoke(monkeypatch, *words(folder, data, tree=changed(SMALL, batch=4))) == 2
@@ -211,12 +224,15 @@ def test_more_budgets_add_to_what_is_there_and_other_settings_do_not(done, data,
     other = write_variant(folder.parent / "other", documents=500)
     assert invoke(monkeypatch, *words(folder, other)) == 2
     assert "other shards, or another tokenizer" in capsys.readouterr().err
+    assert invoke(monkeypatch, *words(folder, data, "--set", "validation.sequences=4")) == 2
+    assert "validation.sequences: 256 there, 4 now" in capsys.readouterr().err
 
 
 def test_a_budget_of_time_leaves_a_smaller_sweep(data, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
-    assert invoke(monkeypatch, *words(folder, data, "--budget", "0.1s")) == 2
-    assert "the budget ended while rates were tried; give more: the same command goes on" in capsys.readouterr().err
+    assert invoke(monkeypatch, *words(folder, data, "--budget", "0.1s")) == 0
+    assert "the budget ended before all was run; the same command goes on" in capsys.readouterr().err
+    assert rows(folder) == []  # no width has its rate
     asked = words(folder, data, "--budget", "0.1s")
     assert invoke(monkeypatch, *asked[: asked.index("--rate") + 2], "--budget", "0.1s") == 0  # one rate: none is to be chosen
     printed = capsys.readouterr()
@@ -230,11 +246,15 @@ def test_a_budget_of_time_leaves_a_smaller_sweep(data, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--width", "12"], "--width 12: heads are 8 wide, give multiples of that"),
+        (["--width", "12"], "--width 12: gives no whole number of heads; give multiples of 8"),
         (["--flops", "-1"], "--flops -1: must be a number above 0"),
         (["--rate", "0"], "--rate 0: must be a number above 0"),
         (["--budget", "soon"], "--budget soon: give a time such as 90s, 45m or 3h"),
-        (["--set", "teacher.checkpoint=x"], "a sweep trains without a teacher; leave teacher out"),
+        (["--set", "teacher.checkpoint=x"], "a sweep has no teacher of its own; leave it out"),
+        (["--set", "seed=7"], "a sweep has no seed of its own; leave it out"),
+        (["--set", "steps=9"], "a sweep has no steps of its own; leave it out"),
+        (["--set", "data.epochs=9"], "a sweep has no data.epochs of its own; leave it out"),
+        (["--set", "schedule.warmup=9"], "a sweep has no schedule.warmup of its own; leave it out"),
         (["--set", "optimizer.peak=1"], "unknown key optimizer; did you mean 'optimiser'?"),
     ],
 )
@@ -266,9 +286,36 @@ def test_shards_without_validation_and_folders_of_other_things_are_refused(data,
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     given = Settings.of(changed(SMALL, data__path=str(data)), "test")
-    asked = sweep_run.prepare(given, "test", tmp_path / "full", [4e8], [8], [0.01], 1)
     with pytest.raises(UserError, match="holds something else than a sweep; give a folder of its own"):
-        sweep_run.run(asked, 1, None, lambda line: None)
+        sweep_run.prepare(given, "test", tmp_path / "full", [4e8], [8], [0.01], 1)
+    (tmp_path / "full" / "thesis.txt").rename(tmp_path / "full" / ".sweep.yaml.tmp")  # what a kill leaves is nothing of others
+    sweep_run.prepare(given, "test", tmp_path / "full", [4e8], [8], [0.01], 1)
+
+
+def test_passes_are_those_of_the_shard_that_is_gone_through_most_often(data, tmp_path):
+    """A small source of much weight: held to the check of the training run, which counts them place by place."""
+    blend = json.loads((data / "blend.json").read_text())
+    for shard in blend["train"]:
+        shard["weight"] = 0.9 if "wiki" in shard["prefix"] else 0.05
+    heavy = data / "heavy.json"
+    heavy.write_text(json.dumps(blend))
+    given = Settings.of(changed(SMALL, data__path=str(heavy), data__vocab_size=257), "test")
+    asked = sweep_run.prepare(given, "test", tmp_path / "sweep", [1e8, 3e8, 1e9, 4e9], [8], [0.01], 1)
+    order = TrainingData.of(asked.corpus, 1, 24)
+    for cell in asked.cells:
+        assert cell.passes == max(order.passes(2 * cell.steps))
+    assert [cell.why_not for cell in asked.cells] == ["73 updates", None, "8.7 passes", "34.7 passes"]
+    told = asked.run_of(asked.live[0], 0.01, 1).task.told["settings"]
+    order.check_passes(2 * told["steps"], told["data"]["epochs"])
+
+
+def test_presets_that_learn_by_adafactor_get_a_cosine_too(data, tmp_path):
+    given = Settings.of({"preset": "glam-0.1b", "batch": 1, "context": 24, "data": {"path": str(data)}}, "test")
+    asked = sweep_run.prepare(given, "test", tmp_path / "sweep", [1e10], [64], [0.01], 1)
+    told = Settings.of(asked.run_of(asked.cells[0], 0.01, 1).task.told["settings"], "test")
+    completed = complete(told, "test", asked.corpus.vocabulary.size)
+    assert (completed.optimiser.kind, completed.schedule.kind) == ("adafactor", "cosine")
+    assert completed.schedule.warmup == asked.cells[0].steps // 10
 
 
 def test_a_rate_at_which_a_model_does_not_learn_is_not_chosen(data, tmp_path, monkeypatch):
@@ -280,6 +327,7 @@ def test_a_rate_at_which_a_model_does_not_learn_is_not_chosen(data, tmp_path, mo
     given = Settings.of(tree, "test")
     asked = sweep_run.prepare(given, "test", tmp_path / "sweep", [4e7], [16], [0.01, 1e30], 1)
     assert sweep_run.run(asked, 2, None, lambda line: None)
+    assert sweep_plan.result(asked)["without_loss"] == []  # of those that are measured
     tried, rates = sweep_run.tuning(asked)
     assert {one.rate for one in tried} >= {0.005, 0.01, 1e30}  # it was the lowest one that learned
     assert rates[16] < 0.02
