@@ -98,6 +98,24 @@ def test_children_in_sessions_of_their_own_are_ended_too(begin, tmp_path, stays)
     process.wait()
 
 
+def test_a_process_that_carries_nothing_for_a_moment_is_not_overlooked(begin, monkeypatch):
+    """As one does that is just becoming another program."""
+    process = begin(["sleep", "100"])
+    wait_for(lambda: children.members(JOB))
+    first, members = [[]], children.members
+    monkeypatch.setattr(children, "members", lambda *asked: first.pop() if first else members(*asked))
+    assert children.stop(JOB, None, None, 30)
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_a_dead_process_that_nobody_has_asked_about_is_no_member(begin):
+    process = begin(["true"])
+    born = children.born(process.pid)
+    wait_for(lambda: children.born(process.pid) == "")
+    assert process.returncode is None
+    assert children.members(JOB, process.pid, born) == []
+
+
 def test_another_job_is_left_alone(begin):
     one, other = begin(["sleep", "100"]), begin(["sleep", "100"], OTHER)
     wait_for(lambda: children.members(JOB))

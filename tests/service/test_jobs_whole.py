@@ -87,7 +87,7 @@ def test_a_build_outlives_two_ends_of_its_service(served, inputs, built):
     build = children.members(job_id)
     _signal(build, signal.SIGSTOP)  # else it might be done before the service is there again
     served.end(signal.SIGKILL)
-    assert children.members(job_id) == build  # the build would go on by itself
+    assert set(build) <= set(children.members(job_id))  # the build would go on by itself
 
     goes_on = threading.Timer(1, _signal, [build, signal.SIGCONT])
     goes_on.start()
