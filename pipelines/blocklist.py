@@ -29,9 +29,9 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 
+from pipelines import remote
 from pipelines.errors import UserError
 from pipelines.given_lines import decoded, given_lines
 from pipelines.recipe import Recipe
@@ -205,12 +205,16 @@ def _of_source(name: str, given: Sequence[str], base: str) -> Blocklist:
 def _files(path: str, base: str) -> list[str]:
     """The file itself, or those of a folder that hold entries."""
     located = path if "://" in path or path.startswith("/") else posixpath.join(base, path)
-    filesystem, inner = fsspec.core.url_to_fs(located)
-    if not filesystem.exists(inner):
+    filesystem, inner = remote.filesystem_of(located)
+
+    def exists(name: str) -> bool:
+        return bool(remote.attempted(located, lambda: filesystem.exists(name)))
+
+    if not exists(inner):
         raise UserError(f"{located}: no such list; mend the path")
-    if not filesystem.isdir(inner):
+    if not remote.attempted(located, lambda: filesystem.isdir(inner)):
         return [located]
-    found = [f"{located.rstrip('/')}/{name}" for name in _FOLDER if filesystem.exists(f"{inner.rstrip('/')}/{name}")]
+    found = [f"{located.rstrip('/')}/{name}" for name in _FOLDER if exists(f"{inner.rstrip('/')}/{name}")]
     if not found:
         raise UserError(f"{located}: a folder with neither a file domains nor a file urls; name the lists themselves")
     return found

@@ -27,7 +27,6 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
-import fsspec
 
 from pipelines import (
     against,
@@ -54,6 +53,7 @@ from pipelines.index import write_index
 from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts, task_record
 from pipelines.plan import Plan, make_plan
+from pipelines.reading import read_given
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
@@ -335,11 +335,7 @@ def _given_tokenizer(recipe: Recipe, base: str) -> bytes | None:
     if chosen is None:
         return None
     located = chosen if "://" in chosen or chosen.startswith("/") else f"{base}/{chosen}"
-    try:
-        with fsspec.open(located, "rb") as stream:
-            return bytes(stream.read())
-    except OSError as error:
-        raise UserError(f"{located}: no such tokenizer; mend fit.tokenizer.file") from error
+    return read_given(located, "mend fit.tokenizer.file")
 
 
 def _cpu() -> float:

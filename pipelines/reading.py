@@ -56,6 +56,18 @@ def open_input(url: str) -> BinaryIO:
         raise UserError(f"{url}: cannot be opened ({' '.join(str(error).split())}); mend the recipe's paths") from error
 
 
+def read_given(located: str, way: str) -> bytes:
+    """The whole of a small file that a recipe names. A missing one is a UserError with the way out."""
+    if not remote.is_local(located):
+        with remote.open_remote(located) as stream:
+            return bytes(stream.read())
+    try:
+        with fsspec.open(located, "rb") as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise UserError(f"{located}: cannot be read ({error.strerror or error}); {way}") from error
+
+
 # -- containers -------------------------------------------------------------------------------------------------------------
 
 

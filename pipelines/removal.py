@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
 from pipelines.parts import Part
+from pipelines.reading import read_given
 from pipelines.store import Store, canonical_json, read_columns, stage_key
 from pipelines.urls import plain_host
 
@@ -65,12 +65,7 @@ class Removal:
 def load(name: str, base: str) -> Removal:
     """The entries of the list `name`; a relative name lies below `base`. A missing file is a UserError."""
     located = name if "://" in name or name.startswith("/") else f"{base}/{name}"
-    try:
-        with fsspec.open(located, "rb") as stream:
-            content = bytes(stream.read())
-    except OSError as error:
-        raise UserError(f"{located}: no such list ({error.strerror or error}); mend the recipe's remove") from error
-    return parse(content, located)
+    return parse(read_given(located, "mend the recipe's remove"), located)
 
 
 def parse(content: bytes, name: str) -> Removal:

@@ -284,7 +284,7 @@ SOURCE = _recipe("{0}/*.jsonl")
         (_recipe("{0}/none.jsonl"), {}, "no input at"),
         (_recipe("{0}/a.jsonl, {0}/sub/a.jsonl"), {}, "have the same relative path"),
         (SOURCE, {"WINNOW_CACHE": "/nonexistent"}, "the language identification model is missing; run winnow models fetch"),
-        (SOURCE + "fit: {{tokenizer: {{file: none.json}}}}", {}, "no such tokenizer; mend fit.tokenizer.file"),
+        (SOURCE + "fit: {{tokenizer: {{file: none.json}}}}", {}, "none.json: cannot be read (No such file"),
     ],
     ids=["unknown key", "missing input", "two inputs with one path", "missing model", "missing tokenizer"],
 )

@@ -13,10 +13,10 @@ import random
 import fsspec
 import pytest
 
-from pipelines import remote
+from pipelines import blocklist, remote, removal
 from pipelines.engine import Engine
 from pipelines.plan import make_plan
-from pipelines.reading import open_input
+from pipelines.reading import open_input, read_given
 from pipelines.recipe_file import parse
 from pipelines.records import Limits
 from pipelines.sources import SourceOptions, check_unchanged, count_records, reader
@@ -222,6 +222,31 @@ def test_a_list_that_leads_to_a_missing_object_names_it(store, files):
     one_line(lambda: _plan(f"@{store.url('in/no.paths')}"), f"sources.s.paths: {store.url('in/no.paths')}: cannot be read")
 
 
+# -- files that a recipe names ------------------------------------------------------------------------------------------------
+
+GIVEN = {
+    "remove": lambda url: removal.load(url, "."),
+    "blocklist": lambda url: blocklist._of_source("web", [url], "."),
+    "fit.tokenizer.file": lambda url: read_given(url, "mend it"),
+}
+
+
+def test_lists_and_tokenizers_may_lie_in_the_store(store, tmp_path):
+    hosts = b"one.example\ntwo.example\n"
+    url = store.put("lists/hosts.txt", hosts)
+    (tmp_path / "hosts.txt").write_bytes(hosts)
+    assert read_given(url, "mend it") == hosts
+    near = blocklist._of_source("web", [str(tmp_path / "hosts.txt")], ".")
+    assert blocklist.save(blocklist._of_source("web", [url], ".")) == blocklist.save(near)
+    assert blocklist.save(blocklist._of_source("web", [store.put("lists/all/domains", hosts).removesuffix("/domains")], ".")) == (
+        blocklist.save(near)
+    )
+    assert removal.load(store.put("lists/remove.txt", b"host: one.example\n"), ".").hosts == {"one.example"}
+    missing = store.url("lists/missing")
+    for name, read in GIVEN.items():
+        one_line(lambda read=read: read(missing), missing, "no such list; mend the path" if name == "blocklist" else "")
+
+
 # -- credentials --------------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +276,8 @@ def test_credentials_that_are_missing_are_told(store, monkeypatch):
     try:
         for url in (store.url("x.bin"), store.url("*.bin")):
             one_line(lambda url=url: _plan(url), f"{url}: cannot be read (Unable to locate credentials); {CREDENTIALS}")
+        for read in GIVEN.values():
+            one_line(lambda read=read: read(store.url("x.bin")), f"{store.url('x.bin')}: cannot be read (Unable", CREDENTIALS)
     finally:
         monkeypatch.undo()
         forget_clients()

@@ -57,7 +57,7 @@ def test_a_line_that_cannot_be_read_is_named(line, said):
 
 
 def test_a_missing_list_is_one_line_and_a_relative_one_lies_beside_the_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"remove.txt: no such list \(No such file or directory\); mend the recipe's remove"):
+    with pytest.raises(UserError, match=r"remove.txt: cannot be read \(No such file or directory\); mend the recipe's remove"):
         load("remove.txt", str(tmp_path))
     (tmp_path / "remove.txt").write_text("host:a.example")
     found = load("remove.txt", str(tmp_path))
