@@ -27,7 +27,8 @@ def runs(built, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(runs, tmp_path) -> Path:
     """A folder of runs of the test's own."""
-    return Path(shutil.copytree(runs, tmp_path / "runs"))
+    shutil.copytree(runs / "tiny", tmp_path / "runs" / "tiny")
+    return tmp_path / "runs"
 
 
 @pytest.fixture
