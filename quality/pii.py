@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quality.text import ALL, U0, U1, block, buffers, kernel, mask_equal, trailing_zeros
+from quality.text import U0, U1, buffers, equal_within, kernel, trailing_zeros
 
 EMAIL, ADDRESS = "email@example.com", "192.0.2.1"
 # Bounded repeats: the local part, labels and the whole name are as long as RFC 5321 allows, so that no text takes quadratic time.
@@ -112,7 +112,7 @@ def _find(
         start, stop = offsets[text], offsets[text + 1]
         at = start
         while at < stop:
-            signs = _signs(data, at, stop, sign, pad)
+            signs = equal_within(data, at, stop, sign, pad)
             after = min(at + 64, stop)
             while signs != U0:
                 here = at + trailing_zeros(signs)
@@ -133,17 +133,6 @@ def _find(
                 break
             at = after
     return found
-
-
-@kernel
-def _signs(data: np.ndarray, at: int, stop: int, sign: int, pad: np.ndarray) -> np.uint64:
-    """Where `sign` is among the up to 64 bytes of data[at:stop], bit i for byte at + i."""
-    if at + 64 <= data.shape[0]:
-        signs = mask_equal(data.ctypes.data, at, sign)
-    else:
-        block(data, at, pad)
-        signs = mask_equal(pad.ctypes.data, 0, sign)
-    return signs & (ALL >> np.uint64(64 - min(stop - at, 64)))
 
 
 @kernel

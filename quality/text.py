@@ -242,6 +242,17 @@ def block(data: np.ndarray, at: int, pad: np.ndarray) -> int:
     return 0
 
 
+@kernel
+def equal_within(data: np.ndarray, at: int, stop: int, byte: int, pad: np.ndarray) -> np.uint64:
+    """Where the up to 64 bytes of data[at:stop] equal `byte`, bit i for byte at + i. pad: uint8 [>= 64], see `block`."""
+    if at + 64 <= data.shape[0]:
+        equal = mask_equal(data.ctypes.data, at, byte)
+    else:
+        block(data, at, pad)
+        equal = mask_equal(pad.ctypes.data, 0, byte)
+    return equal & (ALL >> np.uint64(64 - min(stop - at, 64)))
+
+
 # -- characters -------------------------------------------------------------------------------------------------------------
 
 ALPHA, SPACE, NUMERIC = 1, 2, 3

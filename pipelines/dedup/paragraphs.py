@@ -19,16 +19,14 @@ import pyarrow as pa
 
 from pipelines.dedup.characters import DROPPED, encode, fold_character, fold_table
 from quality.text import (
-    ALL,
     U0,
     U1,
-    block,
     buffers,
     decode,
+    equal_within,
     hash_bytes,
     hash_bytes_reference,
     kernel,
-    mask_equal,
     popcount,
     string_array,
     trailing_zeros,
@@ -91,17 +89,6 @@ def without_reference(text: str, dropped: Collection[int]) -> str:
 
 
 @kernel
-def _feeds(data: np.ndarray, at: int, stop: int, pad: np.ndarray) -> np.uint64:
-    """The newlines among the up to 64 bytes of data[at:stop], bit i for byte at + i."""
-    if at + 64 <= data.shape[0]:
-        feeds = mask_equal(data.ctypes.data, at, _LF)
-    else:
-        block(data, at, pad)
-        feeds = mask_equal(pad.ctypes.data, 0, _LF)
-    return feeds & (ALL >> np.uint64(64 - min(stop - at, 64)))
-
-
-@kernel
 def _count_lines(data: np.ndarray, offsets: np.ndarray, pad: np.ndarray, starts: np.ndarray) -> int:
     """starts[d] is the number of lines before text d; answers with the bytes of the longest line."""
     longest = 0
@@ -111,7 +98,7 @@ def _count_lines(data: np.ndarray, offsets: np.ndarray, pad: np.ndarray, starts:
         line = offsets[document]
         lines = 1
         for at in range(offsets[document], stop, 64):
-            feeds = _feeds(data, at, stop, pad)
+            feeds = equal_within(data, at, stop, _LF, pad)
             if feeds != U0:
                 lines += popcount(feeds)
                 longest = max(longest, at + trailing_zeros(feeds) - line)
@@ -211,7 +198,7 @@ def _leave_out(
 def _line_end(data: np.ndarray, at: int, stop: int, pad: np.ndarray) -> int:
     """Where the line at `at` ends: its newline, or `stop`."""
     while at < stop:
-        feeds = _feeds(data, at, stop, pad)
+        feeds = equal_within(data, at, stop, _LF, pad)
         if feeds != U0:
             return at + trailing_zeros(feeds)
         at += 64
