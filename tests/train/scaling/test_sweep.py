@@ -183,8 +183,7 @@ def test_a_sweep_that_is_killed_and_goes_on_gives_the_same_tables(done, data, tm
         assert process.poll() is None
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _until_the_runs_have_ended(folder)
+    process.wait()  # its run goes on to the end of the step that it is in: the next sweep waits for it
     assert not (folder / "runs.csv").exists()
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr[-2000:]
@@ -196,22 +195,6 @@ def test_a_sweep_that_is_killed_and_goes_on_gives_the_same_tables(done, data, tm
 def _goes_on_from_a_checkpoint(folder):
     saved = folder.glob("runs/*/train/checkpoints/step-*")
     return any(one.name != "step-00000000" and not (one.parents[2] / "scores.json").exists() for one in saved)
-
-
-def _until_the_runs_have_ended(folder):
-    """Runs end by themselves when the sweep is gone."""
-    deadline = time.monotonic() + 60
-    while any(str(folder) in _arguments(number) for number in os.listdir("/proc") if number.isdigit()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _arguments(number):
-    try:
-        with open(f"/proc/{number}/cmdline", "rb") as file:
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def test_more_budgets_add_to_what_is_there_and_other_settings_do_not(done, data, monkeypatch, capsys):
