@@ -2,10 +2,10 @@
 
     python bench/moe_layer.py [--experts 8,16,64] [--tokens 2048] [--width 128] [--dtype float32|bfloat16] [--runs 20]
 
-Needs transformers. Mixtral (top-2, SwiGLU) has three forms: an eager loop over experts, grouped_mm, and batched_mm, which gathers
-weights a token and is timed once only. Switch (top-1, ReLU) has its loop. All get the same weights, input and type, drop nothing,
-and give gradients by input and all weights; the outputs are compared first. Ours computes what theirs do not: both auxiliary
-losses' terms, loads and entropy.
+Needs transformers. Mixtral (top-2, SwiGLU; also with top-1 and twice the width) has three forms: an eager loop over experts,
+grouped_mm, and batched_mm, which gathers weights a token and is timed once only. Switch (top-1, ReLU) has one form, a loop over
+experts that are modules of their own. All get the same weights, input and type, drop nothing, and give gradients by input and all
+weights; the outputs are compared first. Ours computes what theirs do not: both auxiliary losses' terms, loads and entropy.
 
 One thread; freed memory stays with the process, as in `winnow train run` (train/allocator.py), for all. Runs alternate, the order
 within a pair turns, times are CPU time; printed are medians over the rounds, of ratios within a round:
@@ -50,8 +50,9 @@ def ours(width: int, moe: MoEConfig, dtype: torch.dtype) -> MoE:
 
 def mixtral(layer: MoE, width: int, form: str) -> MixtralSparseMoeBlock:
     config = MixtralConfig(
-        hidden_size=width, intermediate_size=layer.moe.d_ff, num_local_experts=layer.moe.experts, num_experts_per_tok=2
-    )
+        hidden_size=width, intermediate_size=layer.moe.d_ff, num_local_experts=layer.moe.experts,
+        num_experts_per_tok=layer.moe.top_k,
+    )  # fmt: skip
     config._experts_implementation = form
     block = MixtralSparseMoeBlock(config).to(layer.router_ED.dtype)
     with torch.no_grad():
@@ -168,9 +169,11 @@ def main() -> None:
         layer = ours(width, top_2, dtype)
         forms = ("grouped_mm", "eager", "batched_mm") if dtype == torch.float32 else ("grouped_mm", "eager")
         compare("mixtral", layer, {form: mixtral(layer, width, form) for form in forms}, x, chosen.runs)
-        top_1 = dataclasses.replace(top_2, top_k=1, renormalise=False, ffn="relu", d_ff=2 * d_ff)
+        top_1 = dataclasses.replace(top_2, top_k=1, d_ff=2 * d_ff)
         layer = ours(width, top_1, dtype)
-        compare("switch", layer, {"eager": switch(layer, width)}, x, chosen.runs)
+        compare("top-1", layer, {form: mixtral(layer, width, form) for form in ("grouped_mm", "eager")}, x, chosen.runs)
+        layer = ours(width, dataclasses.replace(top_1, renormalise=False, ffn="relu"), dtype)
+        compare("switch", layer, {"modules": switch(layer, width)}, x, chosen.runs)
 
 
 if __name__ == "__main__":
