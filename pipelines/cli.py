@@ -7,6 +7,7 @@ answers at once. Everything after `--` goes to Beam.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -241,6 +242,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     logging.getLogger().addFilter(_is_for_the_user)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a line is seen when it is written, in a pipe too: `winnow score - | ...`
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         stopped = app([a for a in arguments if a != "--debug"], standalone_mode=False, prog_name="winnow")
         if stopped == _INTERRUPTED:  # commands return nothing; typer returns this for an interrupt

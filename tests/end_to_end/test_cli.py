@@ -250,3 +250,14 @@ def test_beams_word_on_bigquery_is_kept_from_the_user_and_other_warnings_are_not
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "WARNING:root:another\n")
+
+
+def test_a_line_is_seen_in_a_pipe_when_it_is_written():
+    """Reference: what a terminal shows. The command then waits for its input."""
+    code = "import sys, time, typer\nfrom pipelines import cli\n"
+    code += "@cli.app.command()\ndef slow():\n    print('first')\n    sys.stdin.read()\n"
+    code += "sys.argv = ['winnow', 'slow']\ncli.main()\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "first\n"
+        process.communicate()
+    assert process.returncode == 0
