@@ -117,7 +117,7 @@ def envelope(rows: Rows, resamples: int, seed: int) -> Frontier:
             raise UserError(f"{rows.path}: run {str(name)!r} has several values of params; give each run a name of its own")
     budgets = np.geomspace(rows["flops"].min(), rows["flops"].max(), BUDGETS)
     curves = np.stack([_curve(rows, of_run == at, budgets) for at in range(len(names))])  # [runs, budgets], inf outside a run
-    if np.isfinite(curves).sum(0).max() < 2:
+    if np.isfinite(_by_size(curves, sizes)[1]).sum(0).max() < 2:
         raise UserError(f"{rows.path}: no two runs' curves overlap in flops; several sizes must be measured at the same budgets")
     best = _best(curves, np.ones(len(names)), sizes)
     inside = np.isfinite(best)
@@ -148,12 +148,20 @@ def _curve(rows: Rows, chosen: np.ndarray, budgets: np.ndarray) -> np.ndarray:
     return np.interp(np.log(budgets), np.log(flops), loss, left=np.inf, right=np.inf)
 
 
+def _by_size(curves: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct sizes, their lowest curves [sizes, budgets]): a size that was measured twice is still one size."""
+    distinct, of_size = np.unique(sizes, return_inverse=True)
+    lowest = np.full((len(distinct), curves.shape[1]), np.inf)
+    np.minimum.at(lowest, of_size, curves)
+    return distinct, lowest
+
+
 def _best(curves: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The size of the lowest curve among those drawn, NaN where that tells nothing: float64 [budgets]."""
-    drawn = np.where(counts[:, None] > 0, curves, np.inf)
-    best, known = sizes[drawn.argmin(0)], np.isfinite(drawn).sum(0) > 1
-    chosen = sizes[counts > 0]
-    return np.where(known & (best > chosen.min()) & (best < chosen.max()), best, np.nan)
+    drawn = counts > 0
+    distinct, lowest = _by_size(curves[drawn], sizes[drawn])
+    best, known = distinct[lowest.argmin(0)], np.isfinite(lowest).sum(0) > 1
+    return np.where(known & (best > distinct[0]) & (best < distinct[-1]), best, np.nan)
 
 
 def _power(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

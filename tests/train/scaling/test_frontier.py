@@ -104,6 +104,21 @@ def test_the_envelope_against_brute_force():
     assert found.exponent == pytest.approx(slope, abs=1e-3)
 
 
+def test_a_size_that_was_measured_twice_is_one_size():
+    """Reference: the same rows once. The third of six sizes is measured far beyond all others, where nothing is beside it."""
+    sizes, highest = [1e7, 3e7, 1e8, 3e8, 1e9, 3e9], [1e18, 1e18, 1e20, 3e19, 3e20, 3e20]
+    lowest = [1e17, 1e17, 3e17, 1e18, 1e20, 1e20]
+    flops = np.concatenate([np.geomspace(*ends, 20) for ends in zip(lowest, highest, strict=True)])
+    params = np.repeat(sizes, 20)
+    once = rows_of(params=params, flops=flops, loss=BESIROGLU.loss(params, flops / 6 / params))
+    names = tuple(f"run {at // 20}" for at in range(len(params)))
+    again = np.concatenate([np.arange(len(params)), np.flatnonzero(params == 1e8)])
+    twice = rows_of(**{name: column[again] for name, column in once.values.items()})
+    one = frontier.envelope(dataclasses.replace(once, runs=names), 0, 0)
+    two = frontier.envelope(dataclasses.replace(twice, runs=(*names, *["a second seed"] * 20)), 0, 0)
+    assert (one.exponent, one.params, one.points) == (two.exponent, two.params, two.points)
+
+
 def test_budgets_that_cannot_tell():
     size = np.array([1e8, 2e8, 4e8])
     with pytest.raises(UserError, match=r"made: all rows have flops 1e\+20; this fit needs at least 2"):
