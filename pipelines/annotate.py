@@ -21,12 +21,12 @@ from pipelines import models
 from pipelines.beam_parts import Each, spread
 from pipelines.bpe import Encoder, pack_ids
 from pipelines.dedup.evaluations import build_index, overlaps
-from pipelines.dedup.paragraphs import without
 from pipelines.dedup.terms import build_terms, count_terms
 from pipelines.parts import Part
 from pipelines.recipe import Recipe
 from pipelines.shards import token_dtype
 from pipelines.store import Store, TableWriter, reading_table, stage_key
+from pipelines.written import written
 from quality import pii
 from quality.classifier import Scorer
 from quality.language import LanguageIdentifier
@@ -77,11 +77,9 @@ class Annotator:
         self._encoder = Encoder(loaded.tokenizer)
         self._dtype = token_dtype(loaded.tokenizer.vocab_size)
 
-    def __call__(self, texts: pa.Array, mask: bool = False) -> pa.RecordBatch:
-        """SIGNALS of a batch of texts (large_string); with `mask` of the texts without personal data, which are counted first."""
-        emails, addresses = pii.count(texts)
-        if mask:
-            texts = pii.mask(texts)
+    def __call__(self, texts: pa.Array, found: pa.Array | None = None) -> pa.RecordBatch:
+        """SIGNALS of a batch of texts (large_string). found: the same before addresses were masked, where they are counted."""
+        emails, addresses = pii.count(texts if found is None else found)
         languages, scores = self._language(texts)
         signals = self._signals(texts)
         quality = pa.nulls(len(texts), pa.float32()) if self._quality is None else pa.array(self._quality(texts))
@@ -119,7 +117,7 @@ def annotate_part(store: Store, part: Part, annotator: Annotator, mask: bool, ke
         for group in range(documents.num_row_groups):
             texts = documents.read_row_group(group, ["text"], use_threads=False).column("text").combine_chunks()
             dropped = clusters.read_row_group(group, ["dropped_paragraphs"], use_threads=False).column(0)
-            batch = annotator(without(texts, dropped.combine_chunks()), mask)
+            batch = annotator(*written(texts, dropped.combine_chunks(), mask))
             writer.write(batch)
             tokens += int(np.sum(batch.column("n_tokens").to_numpy(), dtype=np.int64))
         writer.close()

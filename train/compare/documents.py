@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dedup.paragraphs import without
 from pipelines.finished import open_run
 from pipelines.parts import ROW_BITS, Part, list_parts
 from pipelines.recipe import Recipe
@@ -24,7 +23,7 @@ from pipelines.recipe_file import parse
 from pipelines.schema import KEEP, TRAIN
 from pipelines.store import Store, read_columns, reading_table
 from pipelines.verify import load_plan
-from quality import pii
+from pipelines.written import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +132,7 @@ def read_texts(run: Run, rows: Rows) -> Iterator[pa.Array]:
                 mine = wanted[(wanted >= first) & (wanted < first + len(texts))] - first
                 first += len(texts)
                 if len(mine):
-                    found = without(texts.take(mine), dropped.take(mine))
-                    yield pii.mask(found) if run.recipe.sources[part.source].mask else found
+                    yield written(texts.take(mine), dropped.take(mine), run.recipe.sources[part.source].mask)[0]
 
 
 def is_within(some: Rows, others: Rows) -> bool:
