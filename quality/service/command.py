@@ -15,6 +15,8 @@ from pipelines.errors import UserError
 from quality.service.settings import Settings, check_address, folders, read_token
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -87,6 +89,10 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.service.runner.end()  # at once: what signals a whole group has ended the job's process in this moment
+            super().handle_exit(sig, frame)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await asyncio.to_thread(app.state.service.runner.stop)  # first: streams of events end with it
             await super().shutdown(sockets)

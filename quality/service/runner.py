@@ -3,7 +3,8 @@
     start    what the process of an earlier service was doing is stopped where it still runs, and goes back to the queue
     run      the command, its output in state/jobs/<id>/; its exit code and last line say how the job ended
     cancel   SIGTERM, which a training run takes to save itself, then SIGKILL; the same when the service ends, but then the job goes
-             back to the queue
+             back to the queue. A shutdown signals the job's process in the same moment: one that a signal ended which nobody
+             sent from here was interrupted too, if the service's own end comes within a second
     fault    whatever fails here (a full disk, say) is told by `fault`; then it is tried again, from the start on
 
 Two services on one state folder are refused: each would take the other's processes for left over.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ from quality.service.settings import Settings
 _LOG = logging.getLogger("winnow.service")
 _POLL = 0.2  # seconds
 _REST = 2.0  # seconds after a fault
+_MOMENT = 1.0  # seconds within which a shutdown has told everyone
+_INTERRUPTED = frozenset(code for one in (signal.SIGTERM, signal.SIGINT) for code in (-one, 128 + one))
 _DETAIL = 500  # characters
 
 Command = Callable[[Job, Settings], Sequence[str]]
@@ -59,7 +63,7 @@ class Runner:
 
     @property
     def is_ending(self) -> bool:
-        """Whether `stop` was called: whoever waits for a job's end waits no longer."""
+        """Whether the service ends: whoever waits for a job's end waits no longer."""
         return self._ending.is_set()
 
     def reserve(self) -> None:
@@ -72,9 +76,13 @@ class Runner:
     def start(self) -> None:
         """Begins to work; raises what `reserve` raises."""
         self.reserve()
-        self._ending.clear()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="winnow-jobs", daemon=True)
         self._thread.start()
+
+    def end(self) -> None:
+        """Says that the service ends, for a signal's handler: `stop` follows, and a process that ends from now on was interrupted."""
+        self._ending.set()
 
     def stop(self) -> None:
         """Ends a running job's process, whose job goes back to the queue, and the thread."""
@@ -127,6 +135,8 @@ class Runner:
         finally:  # also what outlives its leader: it would be in the next job's way
             children.stop(job.id, process.pid, born, self._grace)
             code = process.wait()
+        if is_ended and code in _INTERRUPTED:
+            is_ended = not self._ending.wait(_MOMENT)
         if not is_ended and code != 0:
             job = self._store.give_back(job.id, is_lost=False)
         else:
@@ -140,7 +150,7 @@ class Runner:
                 return False
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL)
-        return True
+        return not self._ending.is_set()
 
 
 def outcome(job: Job, code: int, settings: Settings) -> tuple[State, str]:
@@ -150,7 +160,8 @@ def outcome(job: Job, code: int, settings: Settings) -> tuple[State, str]:
         told = None if folder is None else read_json(folder / "result.json")
         return "succeeded", _short(str(told["verdict"])) if told is not None else ""
     if code < 0:
-        return "failed", f"its process was killed by signal {-code}, as one is that takes too much memory; see its log"
+        why = ", as one is that takes too much memory" if -code == signal.SIGKILL else ""
+        return "failed", f"its process was killed by signal {-code}{why}; see its log"
     lines = [line for line in tail(job_folder(settings.state, job.id) / children.ERRORS).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("winnow: ")), lines[-1] if lines else "")
     return "failed", _short(said.removeprefix("winnow: ")) or f"its process ended with {code}; see its log"

@@ -81,6 +81,8 @@ def running(store, settings, job_id):
         ("echo Traceback >&2; echo 'MemoryError' >&2; exit 1", "failed", "MemoryError"),
         ("exit 3", "failed", "its process ended with 3; see its log"),
         ("kill -9 $$", "failed", "its process was killed by signal 9, as one is that takes too much memory; see its log"),
+        ("kill -6 $$", "failed", "its process was killed by signal 6; see its log"),
+        ("kill -15 $$", "failed", "its process was killed by signal 15; see its log"),
     ],
 )
 def test_how_a_job_ends_is_what_its_process_said(store, runner_of, text, state, detail):
@@ -149,6 +151,51 @@ def test_a_service_that_ends_gives_its_job_back_and_the_next_one_goes_on(store, 
     assert (job.state, job.losses, job.pid, children.members(job_id)) == ("queued", 0, None, [])
     runner_of()
     assert ended(store, job_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("how", ["kill -15 $$", "kill -2 $$", "exit 130", "exit 143"])
+def test_a_shutdown_that_meets_the_process_first_has_interrupted_it(store, settings, runner_of, how):
+    """The process is gone, and the service hears of it the moment after."""
+    flag = settings.state / "flag"
+    job_id = ask(store, f"if test -e {flag}; then exit 0; fi; touch {flag}; {how}")
+    first = runner_of()
+    wait_for(flag.exists)
+    wait_for(lambda: not children.members(job_id))
+    first.end()
+    first.stop()
+    assert (store.get(job_id).state, store.get(job_id).losses) == ("queued", 0)
+    runner_of()
+    assert ended(store, job_id).state == "succeeded"
+
+
+_SERVE = """
+import socket, sys
+from pathlib import Path
+from quality.service import command
+from quality.service.app import create_app
+from quality.service.settings import Settings
+from tests.service.test_jobs_runner import script
+state = Path(sys.argv[1])
+app = create_app(Settings(state.parent / "runs", state))
+app.state.service.runner._command = script
+command._run(app, socket.create_server(("127.0.0.1", 0)))
+"""
+
+
+def test_a_signal_to_the_whole_group_gives_the_job_back(store, settings):
+    """As systemd and a shutdown send it: to the service and to its job's process at once."""
+    job_id = ask(store, SLEEP)
+    process = subprocess.Popen([sys.executable, "-c", _SERVE, str(settings.state)], cwd=REPOSITORY)
+    try:
+        job = wait_for(lambda: (job := store.get(job_id)).pid and job, 60)
+        running(store, settings, job_id)
+        os.kill(process.pid, signal.SIGTERM)
+        os.kill(job.pid, signal.SIGTERM)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (store.get(job_id).state, store.get(job_id).losses, children.members(job_id)) == ("queued", 0, [])
 
 
 def test_two_services_on_one_state_folder_are_refused(store, settings, runner_of):
