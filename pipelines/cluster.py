@@ -7,9 +7,13 @@ candidate pairs. Clusters hold all members; who keeps is decided later, among th
                -> LSH buckets      -> stars -> verify (ROUNDS) -> components   -> near members     > clusters/
                -> paragraph hashes -> every copy but the smallest doc_id's     -> dropped         /
 
+Equal texts are always in one near cluster, or in none: a document is held out with all its copies. Equal signatures see to it where
+all sources have one threshold. Where a hub is alike enough for one source and not for the other, content hashes do: `exact_edges`.
+
 Bytes that cross a shuffle: 40 a document (exact), 16 a document and band (near), 36 a paragraph of sources that deduplicate
-paragraphs; then, for the few that are alike, 16 an edge and bucket, 16 + 2 x permutations a candidate pair, 32 + 2 x permutations
-a member of a near cluster, and 40 for each thing that is written to a part (tests/invariants/test_shuffle_bytes.py).
+paragraphs; then, for the few that are alike, 16 an edge and bucket, 16 an exact copy under another threshold, 16 + 2 x permutations
+a candidate pair, 32 + 2 x permutations a member of a near cluster, and 40 for each thing that is written to a part
+(tests/invariants/test_shuffle_bytes.py).
 """
 
 from __future__ import annotations
@@ -29,9 +33,10 @@ from pipelines.dedup.minhash import agreement, band_hashes, unpack
 from pipelines.dedup.near import BUCKET_ROW, EDGE, ROUNDS, components, shared_buckets, stars, unique_edges
 from pipelines.parts import ROW_BITS, Part, content_of
 from pipelines.recipe import Recipe
-from pipelines.store import Store, reading_table, stage_key
+from pipelines.store import Store, read_columns, reading_table, stage_key
 
 VERSION = 1
+_JOINED_VERSION = 2  # of runs whose sources have different thresholds
 _PARTITION_BYTES = 64 << 20
 _ROW_MASK = (1 << ROW_BITS) - 1
 
@@ -67,8 +72,9 @@ class Settings:
 
 def cluster_key(store: Store, recipe: Recipe, parts: Sequence[Part]) -> str:
     """One key for all cluster parts: any document can be a copy of any other."""
-    made_from = content_of(store, [part.path("documents") for part in parts])
-    return stage_key("cluster", VERSION, repr(Settings.of(recipe)), [made_from, [part.source for part in parts]])
+    made_from, settings = content_of(store, [part.path("documents") for part in parts]), Settings.of(recipe)
+    version = _JOINED_VERSION if settings.stricter else VERSION
+    return stage_key("cluster", version, repr(settings), [made_from, [part.source for part in parts]])
 
 
 # -- rows that leave a part ---------------------------------------------------------------------------------------------------
@@ -149,6 +155,18 @@ def exact_members(values: Iterable[bytes]) -> np.ndarray:
     first, group = _groups(rows, ("hash_high", "hash_low"))
     keep = np.bincount(group)[group] > 1
     return _members(Kind.EXACT, rows["row"], rows["high"][first], rows["low"][first], group)[keep]
+
+
+def exact_edges(values: Iterable[bytes], least: np.ndarray) -> np.ndarray:
+    """All EXACT_ROW of a partition -> EDGE [m]: of texts that stand under different thresholds, the smallest row to the others.
+
+    least: float32 [parts], as `Settings.least` gives it.
+    """
+    rows = unpacked(values, EXACT_ROW, ("hash_high", "hash_low", "row"))
+    first, group = _groups(rows, ("hash_high", "hash_low"))
+    own, hubs = least[rows["row"] >> ROW_BITS], rows["row"][first][group]
+    mixed = np.bincount(group, own != own[first][group])[group] > 0
+    return unique_edges(hubs[mixed], rows["row"][mixed])
 
 
 def repeated_paragraphs(values: Iterable[bytes]) -> np.ndarray:
@@ -257,6 +275,12 @@ def _edges_of(values: Iterable[bytes], least: np.ndarray) -> Iterator[tuple[int,
         yield from packed(edges["hub"] >> ROW_BITS, edges)
 
 
+def _exact_edges_of(values: Iterable[bytes], least: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    edges = exact_edges(values, least)
+    if len(edges):
+        yield 0, edges.tobytes()
+
+
 def _components_of(values: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     rows, roots = components(np.frombuffer(b"".join(values), EDGE))
     out = np.empty(len(rows), ROOTED)
@@ -279,14 +303,15 @@ class _Identify:
     def _work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
         index, values = element
         members = unpacked(values, ROOTED, ("row",))
+        table = read_columns(self.store, self.parts[index].path("documents"), ["doc_id", "signature"])
+        minima, signed = unpack(table.column("signature"), self.settings.permutations)
+        members = members[signed[members["row"] & _ROW_MASK]]  # equal texts without a word are exact copies only
         places = members["row"] & _ROW_MASK
-        part = self.parts[index]
         out = np.empty(len(members), _identified(self.settings.permutations))
         out["root"], out["row"] = members["root"], members["row"]
-        with reading_table(self.store, part.path("documents")) as file:
-            high, low = part_ids(file.read(["doc_id"], use_threads=False).column("doc_id"))
+        high, low = part_ids(table.column("doc_id"))
         out["high"], out["low"] = high[places], low[places]
-        out["signature"] = near_signatures(self.store, part, self.settings.permutations)[places]
+        out["signature"] = minima[places].astype(np.uint16)
         yield from packed(out["root"] % self.partitions, out)
 
 
@@ -317,10 +342,8 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
         rows = _Rows(store, partitions, columns, make, settings)
         return source | f"{label}Rows" >> beam.ParDo(Scatter(rows)) | f"{label}Groups" >> beam.GroupByKey()
 
-    exact = (
-        scattered("Exact", listed, ("content_hash", "doc_id"), _exact_rows)
-        | "ExactMembers" >> beam.FlatMap(lambda group: _to_parts(exact_members(group[1])))
-    )  # (part, MEMBER bytes)
+    copies = scattered("Exact", listed, ("content_hash", "doc_id"), _exact_rows)
+    exact = copies | "ExactMembers" >> beam.FlatMap(lambda group: _to_parts(exact_members(group[1])))  # (part, MEMBER bytes)
     marked = []
     paragraph_parts = [part for part in parts if part.source in settings.paragraph_sources]
     if paragraph_parts:
@@ -345,6 +368,8 @@ def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, parts: tuple[Par
         verified.append(judged.alike)
         if number + 1 < ROUNDS:
             buckets = judged[_Verify.FAILED] | f"Failed{number}" >> beam.GroupByKey()
+    if settings.stricter:
+        verified.append(copies | "ExactEdges" >> beam.FlatMap(lambda group: _exact_edges_of(group[1], least)))
     near = (
         tuple(verified)
         | "Edges" >> beam.Flatten()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 
 import pyarrow.parquet as pq
@@ -153,6 +154,74 @@ def _write_one_book(folder):
     assert near["reprint"] > 0.93
     assert 0.72 < near["edition"] < 0.86
     (folder / "first.jsonl").write_text(json.dumps({"text": text, "id": "first"}) + "\n")
+
+
+# -- equal texts under different thresholds ----------------------------------------------------------------------------------
+
+EQUAL = """
+name: equal
+sources:
+  pages: {format: jsonl, paths: [pages.jsonl]}
+  books: {format: jsonl, paths: [books.jsonl], near: {min_jaccard: 0.95}}
+variants: {exact: {dedup: [exact]}, both: {dedup: [exact, near]}}
+fit: {tokenizer: {vocab_size: 300}}
+tokens: {validation: 0.5}
+"""
+
+
+def _crowded(number):
+    """30 texts that have 296 of 300 words in common with another one, and that one: its buckets have smaller rows than its own."""
+    draw = random.Random(number)
+    text = ["".join(draw.choices("abcdefghijklmnop", k=7)) for _ in range(300)]
+    for copy in range(30):
+        words = list(text)
+        for place in draw.sample(range(300), 4):
+            words[place] = f"changed{copy}x{place}"
+        yield " ".join(words)
+    yield " ".join(text)
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory):
+    """A run, built: four pages among 30 much like each, and one without a word, stand in books too, word for word."""
+    found = tmp_path_factory.mktemp("equal")
+    pages = [list(_crowded(number)) for number in range(4)]
+    texts = {"pages": [*itertools.chain(*pages), "--- !"], "books": [*(those[-1] for those in pages), "--- !"]}
+    for source, some in texts.items():
+        (found / f"{source}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
+    build(parse(EQUAL, "equal"), str(found), str(found / "run"), TWO_THREADS, lambda line: None)
+    return found / "run"
+
+
+def _by_text(run, table, columns):
+    """text -> rows of a table's columns, of the texts that stand more than once."""
+    found = {}
+    for path in (run / "documents").rglob("*.parquet"):
+        texts = pq.read_table(path, columns=["text"]).column(0).to_pylist()
+        rows = pq.read_table(run / table / path.relative_to(run / "documents"), columns=columns).to_pylist()
+        for text, row in zip(texts, rows, strict=True):
+            found.setdefault(text, []).append(row)
+    return {text: rows for text, rows in found.items() if len(rows) > 1}
+
+
+def test_equal_texts_are_kept_once_and_never_in_both_splits(equal):
+    """Whatever their sources' thresholds. The reference is the text itself."""
+    splits = {}
+    for variant in ("exact", "both"):
+        rows = _by_text(equal, f"decisions/{variant}", ["verdict", "split"])
+        assert len(rows) == 5
+        assert [sum(one["verdict"] == "keep" for one in same) <= 1 for same in rows.values()] == [True] * 5
+        splits[variant] = {text: {one["split"] for one in same} for text, same in rows.items()}
+        assert {len(found) for found in splits[variant].values()} == {1}
+    assert splits["exact"] == splits["both"]
+
+
+def test_equal_texts_meet_in_one_near_cluster_unless_they_have_no_words(equal):
+    rows = _by_text(equal, "clusters", ["near_cluster", "near_size", "exact_size"])
+    assert [{one["exact_size"] for one in same} for same in rows.values()] == [{2}] * 5
+    assert {len({one["near_cluster"] for one in same}) for same in rows.values()} == {1}
+    assert [text for text, same in rows.items() if same[0]["near_cluster"] is None] == ["--- !"]
+    assert all(one["near_size"] > 25 for text, same in rows.items() if text != "--- !" for one in same)  # with the others
 
 
 def test_a_threshold_below_the_runs_is_refused():
