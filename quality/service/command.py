@@ -88,6 +88,8 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM; a running job then goes back to the queue."""
     import uvicorn
 
+    from quality.service.connections import protocol
+
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.service.runner.end()  # at once: what signals a whole group has ended the job's process in this moment
@@ -99,6 +101,7 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
 
     config = uvicorn.Config(
         app,
+        http=protocol(app.state.service.settings.limits.head_seconds),
         log_level="warning",
         access_log=False,  # it would hold queries: names of documents
         server_header=False,

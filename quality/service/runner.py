@@ -81,7 +81,7 @@ class Runner:
         self._thread.start()
 
     def end(self) -> None:
-        """Says that the service ends, for a signal's handler: `stop` follows, and a process that ends from now on was interrupted."""
+        """Says that the service ends, for a signal's handler; `stop` follows. A process that ends from now on was interrupted."""
         self._ending.set()
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ class Limits:
 
     body_bytes: int = 16 << 20  # of POST /v1/score; everything else takes `small_body_bytes`
     small_body_bytes: int = 64 << 10
+    head_seconds: float = 10.0  # for the head of a request to arrive whole
     body_seconds: float = 30.0  # for a body to arrive whole
     bodies: int = 16  # requests with a body at once
     scorings: int = 2  # at once; each has models and scratch memory of its own

@@ -74,6 +74,7 @@ def test_the_page_states_the_limits_as_they_are():
     for stated in (
         f"| body of `POST /v1/score` | {limits.body_bytes >> 20} MiB |",
         f"| any other body | {limits.small_body_bytes >> 10} KiB |",
+        f"| time for a request's head to arrive | {limits.head_seconds:g} s |",
         f"| time for a body to arrive | {limits.body_seconds:g} s |",
         f"| {settings.DOCUMENTS}; {settings.TEXT_BYTES >> 20} MiB |",
         f"| {limits.scorings}; {limits.explanations} | `429` after {limits.wait_seconds:g} s |",
