@@ -280,6 +280,7 @@ def _one_line(error: BaseException) -> tuple[int, str]:
         return _INTERRUPTED, "interrupted; the same command goes on where it stopped"
     if isinstance(error, CheckError):
         return 1, str(error)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # `python -m` of Beam's workers and others: not the train.py of where we are
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, OSError):

@@ -22,6 +22,7 @@ if "sitecustomize" not in sys.modules or sys.modules["sitecustomize"].__file__ !
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_GUARD, os.environ.get("PYTHONPATH")]))
 _NETWORK_LOG = pathlib.Path(tempfile.mkstemp(prefix="winnow-network-")[1])
 os.environ["WINNOW_TEST_NETWORK_LOG"] = str(_NETWORK_LOG)
+os.environ["PYTHONSAFEPATH"] = ""  # which the command sets where it is not there: processes of tests import modules of the tests
 
 
 def pytest_unconfigure():

@@ -52,7 +52,10 @@ def run(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model, or go on with a run. On several processes: torchrun --nproc-per-node N -m -- pipelines.cli train run ..."""
+    """Train a model, or go on with a run.
+
+    On several processes: PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m -- pipelines.cli train run ...
+    """
     _need_torch()
     from train.run_file import load
 

@@ -125,7 +125,7 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with open(task.folder / ERRORS, "wb") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", task.module, str(task.folder), str(os.getpid())],
+            [sys.executable, "-P", "-m", task.module, str(task.folder), str(os.getpid())],  # -P: whoever calls may have a train.py
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

@@ -143,7 +143,7 @@ def compare_recipe(asked: CompareRequest, settings: Settings) -> Recipe:
 
 def command(job: Job, settings: Settings) -> list[str]:
     """The arguments of a job's process; writes the recipe of a comparison. Raises UserError where it cannot be run any more."""
-    winnow = [sys.executable, "-m", "pipelines.cli"]
+    winnow = [sys.executable, "-P", "-m", "pipelines.cli"]  # -P: nothing is imported from where the service was started
     if job.kind == "build":
         wanted = _again(BuildRequest, job)
         check_build(wanted, settings)

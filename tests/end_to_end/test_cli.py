@@ -68,6 +68,19 @@ def test_help_names_every_command(winnow):
         assert f" {name} " in out
 
 
+def test_processes_that_the_command_starts_take_no_module_of_the_folder_where_it_is_called(tmp_path):
+    """As every nanoGPT checkout has a train.py. Beam's workers are started so too: by `python -m`, in the command's environment."""
+    (tmp_path / "train.py").write_text("raise SystemExit('the train.py of the folder ran')")
+    code = "import subprocess, sys\nsys.path = [folder for folder in sys.path if folder]\n"  # as for the installed command
+    code += "from pipelines.cli import main\nsys.argv = ['winnow', '--help']\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    code += "sys.exit(subprocess.run([sys.executable, '-m', 'train.child']).returncode)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------------
 
 

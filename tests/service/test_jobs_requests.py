@@ -101,9 +101,9 @@ def test_overrides_that_are_good_become_arguments(settings):
     asked = BuildRequest(recipe="tiny", run="new-run", overrides=overrides)
     requests.check_build(asked, settings)
     argv = requests.command(job("build", asked), settings)
-    assert argv[:4] == [sys.executable, "-m", "pipelines.cli", "build"]
-    assert argv[4] == str(settings.recipes / "tiny.yaml")
-    assert argv[5:] == ["--run", str(settings.runs / "new-run"), *(text for one in overrides for text in ("--set", one))]
+    assert argv[:5] == [sys.executable, "-P", "-m", "pipelines.cli", "build"]
+    assert argv[5] == str(settings.recipes / "tiny.yaml")
+    assert argv[6:] == ["--run", str(settings.runs / "new-run"), *(text for one in overrides for text in ("--set", one))]
 
 
 def test_recipes_are_those_of_the_folder_and_the_shipped_ones(settings, tmp_path):
@@ -239,7 +239,7 @@ def test_the_command_names_a_recipe_that_says_what_was_asked(settings):
     (settings.state / "jobs" / ("0" * 32)).mkdir(parents=True)
     argv = requests.command(job("compare", asked), settings)
     recipe = settings.state / "jobs" / ("0" * 32) / "recipe.yaml"
-    assert argv[3:] == ["compare", str(settings.runs / "a"), "--recipe", str(recipe), "--budget", "45m"]
+    assert argv[4:] == ["compare", str(settings.runs / "a"), "--recipe", str(recipe), "--budget", "45m"]
     assert parse(recipe.read_text("utf-8"), "x").compare == told({"seeds": 2}, settings)
     assert yaml.safe_load(recipe.read_text("utf-8"))["compare"]["seeds"] == 2
 
