@@ -105,9 +105,10 @@ class Annotator:
 
 def annotate_part(store: Store, part: Part, annotator: Annotator, mask: bool, key: str) -> None:
     """Publishes the signals of a part, in the row groups of its documents."""
-    path = part.path("signals")
+    path, tokens = part.path("signals"), 0
+    if store.is_finished(path, key):
+        return
     store.begin(path)
-    tokens = 0
     with (
         reading_table(store, part.path("documents")) as documents,
         reading_table(store, part.path("clusters")) as clusters,

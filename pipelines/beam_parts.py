@@ -24,7 +24,11 @@ sdk_worker.print = lambda *lines, **options: None
 
 
 class Worker(Protocol):
-    """A picklable description of the work on one element. `start` builds what is costly, once per worker thread."""
+    """A picklable description of the work on one element. `start` builds what is costly, once per worker thread.
+
+    A runner may give an element to another worker as well, or once more with its bundle, and the later attempt may die. So work
+    that publishes first asks whether its part stands under its key: what is finished stays so, and is not done again.
+    """
 
     def start(self) -> Callable[[Any], Iterable[Any] | None]: ...
 

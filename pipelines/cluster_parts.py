@@ -78,9 +78,11 @@ def write_clusters(store: Store, part: Part, values: Iterable[bytes], key: str) 
     """Publishes a part's clusters table: one row a document, in the documents' order and row groups."""
     from pipelines.beam_parts import unpacked  # not by who only looks at a run: it imports Beam
 
+    path = part.path("clusters")
+    if store.is_finished(path, key):
+        return
     members = unpacked(values, MEMBER, ("row", "kind", "place"))
     table = _table(members, part)
-    path = part.path("clusters")
     store.begin(path)
     with store.publishing(path) as sink:
         writer = TableWriter(sink, CLUSTERS)

@@ -106,6 +106,8 @@ def sample_part(store: Store, part: Part, share: Shares, settings: SampleSetting
     Of a source whose classes are told by citation, every cited document is sampled; its sidecar counts all that are cited.
     """
     path, cited = part.path("samples"), 0
+    if store.is_finished(path, key):
+        return
     store.begin(path)
     with (
         reading_table(store, part.path("documents")) as documents,

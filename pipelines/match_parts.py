@@ -258,6 +258,8 @@ def matches_table(direct: np.ndarray, inherited: np.ndarray, rows: int, names: S
 def write_matches(store: Store, part: Part, table: pa.Table, key: str, identities: Sequence[Sequence[str]]) -> None:
     """Publishes a part's MATCHES; identities: as `against.identities` gives them."""
     path = against.path(part)
+    if store.is_finished(path, key):
+        return
     store.begin(path)
     with store.publishing(path) as sink:
         writer = TableWriter(sink, MATCHES)

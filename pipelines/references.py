@@ -35,6 +35,7 @@ from pipelines.errors import CheckError
 from pipelines.plan import Plan, Task
 from pipelines.recipe import Recipe
 from pipelines.records import Limits
+from pipelines.sources import check_unchanged
 from pipelines.sources.mediawiki import markups
 from pipelines.sources.wikitext import without_comments
 from pipelines.store import Store, stage_key
@@ -95,6 +96,8 @@ def task_key(task: Task, limits: Limits) -> str:
 def cite_task(store: Store, task: Task, limits: Limits) -> None:
     """Reads the dumps of a task and publishes the hashes of what they cite."""
     path, keys, pages, links = task_path(task), array("Q"), 0, 0
+    if store.is_finished(path, task_key(task, limits)):
+        return
     store.begin(path)
     for source_input in task.inputs:
         for markup in markups(source_input, limits):
@@ -103,6 +106,7 @@ def cite_task(store: Store, task: Task, limits: Limits) -> None:
                 links += 1
                 if (key := key_of(url)) is not None:
                     keys.append(key)
+        check_unchanged(source_input, "mediawiki")
     distinct = np.unique(np.frombuffer(keys, np.uint64)) if keys else np.zeros(0, np.uint64)
     published = store.publish(path, distinct.astype(">u8").tobytes())
     store.finish(published, task_key(task, limits), pages=pages, links=links, urls=len(distinct))

@@ -263,10 +263,17 @@ class Decide:
     keys: dict[str, str]
 
     def __call__(self, element: PartLosers, draws: Draws, bounds: Bounds | None = None) -> None:
-        settings = self.of.settings
+        settings, part = self.of.settings, self.of.parts[element[0]]
+        missing = [
+            (number, variant)
+            for number, variant in enumerate(settings.variants)
+            if not self.of.store.is_finished(part.decisions(variant.name), self.keys[variant.name])
+        ]
+        if not missing:
+            return
         columns, lost = self.of.read(element)
         validation = columns.validation(settings)
-        for number, variant in enumerate(settings.variants):
+        for number, variant in missing:
             judgement = _before_mixture(columns, settings, number, lost, draws)
             if bounds is not None:
                 drawn = sampling.uniform(columns.doc_ids, settings.seed, mixture.PURPOSE)

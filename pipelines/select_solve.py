@@ -138,5 +138,6 @@ class SolveMixture:
 
 
 def _publish(store: Store, path: str, value: Any, key: str) -> None:
-    store.begin(path)
-    store.finish(store.publish_json(path, value), key)
+    if not store.is_finished(path, key):
+        store.begin(path)
+        store.finish(store.publish_json(path, value), key)
