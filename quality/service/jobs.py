@@ -39,12 +39,12 @@ MOVES: dict[State, frozenset[State]] = {
     "lost": frozenset(),
 }
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, corpus TEXT NOT NULL, request TEXT NOT NULL, key TEXT UNIQUE, state TEXT NOT NULL,
     created REAL NOT NULL, started REAL, ended REAL, pid INTEGER, born TEXT, stopping INTEGER NOT NULL, losses INTEGER NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL, comparison TEXT
 ) STRICT
 """
 
@@ -52,7 +52,8 @@ CREATE TABLE jobs (
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job. Times are seconds since 1970; `started` is when its process last began, and `born` tells it from a later process of
-    the same number. stopping: somebody asked for its end. losses: how often its process was gone with the service."""
+    the same number. stopping: somebody asked for its end. losses: how often its process was gone with the service. comparison: the
+    id of the one that its process prepares, runs or ran, once that is known."""
 
     id: str
     kind: Kind
@@ -68,6 +69,7 @@ class Job:
     stopping: bool
     losses: int
     detail: str
+    comparison: str | None
 
     @property
     def is_ended(self) -> bool:
@@ -155,7 +157,7 @@ class JobStore:
             last = database.execute("SELECT max(id) FROM jobs").fetchone()[0]
             made = new_id(last)
             columns = (made, kind, corpus, text, key, "queued", time.time())
-            database.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, 0, 0, '')", columns)
+            database.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, 0, 0, '', NULL)", columns)
             return self._get(made), True
 
     def get(self, job_id: str) -> Job:
@@ -184,7 +186,7 @@ class JobStore:
             found = database.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1").fetchone()
             if found is None:
                 return None
-            return self._move(found["id"], "running", started=time.time(), pid=None, born=None)
+            return self._move(found["id"], "running", started=time.time(), pid=None, born=None, comparison=None)
 
     def began(self, job_id: str, pid: int, born: str) -> Job:
         """Notes the process of a running job."""
@@ -192,6 +194,12 @@ class JobStore:
             if self._get(job_id).state != "running":
                 raise ValueError(f"{job_id}: has a process, but does not run")
             database.execute("UPDATE jobs SET pid = ?, born = ? WHERE id = ?", (pid, born, job_id))
+            return self._get(job_id)
+
+    def compares(self, job_id: str, comparison: str) -> Job:
+        """Notes which comparison a job's process works on."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET comparison = ? WHERE id = ?", (comparison, job_id))
             return self._get(job_id)
 
     def finish(self, job_id: str, state: State, detail: str = "") -> Job:

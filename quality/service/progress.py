@@ -107,8 +107,14 @@ def runs_of(folder: Path, plan: dict[str, Any]) -> Runs:
 
 
 def comparison_of(job: Job, settings: Settings) -> Path | None:
-    """The folder of the comparison that a job's process prepares or runs, or did: that whose lock names it. None before there is
-    one."""
+    """The folder of the comparison that a job's process prepares or runs, or did. None before there is one."""
+    folder = None if job.comparison is None else settings.runs / job.corpus / COMPARISONS / job.comparison
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def held_by(job: Job, settings: Settings) -> Path | None:
+    """The folder of the comparison whose lock names a running job's process. Of one that has ended this says nothing: another may
+    have its number by now, and another job goes on with its comparison."""
     if job.kind != "compare" or job.pid is None or job.started is None:
         return None
     holder = f"process {job.pid} of ".encode()

@@ -25,7 +25,7 @@ from typing import IO
 from pipelines.errors import UserError
 from quality.service import children, requests
 from quality.service.jobs import Job, JobStore, State, job_folder
-from quality.service.progress import comparison_of, read_json, tail
+from quality.service.progress import comparison_of, held_by, read_json, tail
 from quality.service.settings import Settings
 
 _LOG = logging.getLogger("winnow.service")
@@ -135,6 +135,7 @@ class Runner:
         finally:  # also what outlives its leader: it would be in the next job's way
             children.stop(job.id, process.pid, born, self._grace)
             code = process.wait()
+        job = self._noted(job)
         if is_ended and code in _INTERRUPTED:
             is_ended = not self._ending.wait(_MOMENT)
         if not is_ended and code != 0:
@@ -148,9 +149,15 @@ class Runner:
         while process.poll() is None:
             if self._ending.is_set() or self._store.get(job.id).stopping:
                 return False
+            job = self._noted(job)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL)
         return not self._ending.is_set()
+
+    def _noted(self, job: Job) -> Job:
+        """The job, with the comparison that its process has begun."""
+        folder = held_by(job, self._settings) if job.comparison is None else None
+        return job if folder is None else self._store.compares(job.id, folder.name)
 
 
 def outcome(job: Job, code: int, settings: Settings) -> tuple[State, str]:

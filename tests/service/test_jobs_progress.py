@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from quality.service.jobs import Job, job_folder
 from quality.service.progress import Progress
 from quality.service.settings import Settings
 
-ID = "0" * 32
+ID, CID = "0" * 32, "a0cb12f4d5e6"
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def settings(tmp_path):
 
 def job(kind, state="running", started=None, ended=None):
     started = time.time() - 100 if started is None else started
-    return Job(ID, kind, "a", {}, None, state, started - 1, started, ended, 4321, "boot/1", False, 0, "")
+    comparison = CID if kind == "compare" else None
+    return Job(ID, kind, "a", {}, None, state, started - 1, started, ended, 4321, "boot/1", False, 0, "", comparison)
 
 
 def logs(settings, out="", errors=""):
@@ -83,7 +85,6 @@ def test_a_tail_holds_whole_lines_and_any_bytes(tmp_path):
 
 # -- comparisons ------------------------------------------------------------------------------------------------------------
 
-CID = "a0cb12f4d5e6"
 PLAN = {"runs": 7, "done": 0, "seconds": 600.0, "pilot_rates": [0.002, 0.004, 0.008], "left_out": []}
 
 
@@ -148,15 +149,29 @@ def test_runs_of_an_earlier_start_are_done_but_set_no_pace(settings, comparison)
     assert progress.of(job("compare", started=time.time() - 800), settings).eta == 0
 
 
-def test_a_comparison_is_that_whose_lock_names_the_process_since_it_began(settings, comparison):
-    assert progress.comparison_of(job("compare"), settings) == comparison
-    assert progress.comparison_of(job("build"), settings) is None
+def test_a_running_comparison_is_that_whose_lock_names_the_process_since_it_began(settings, comparison):
+    assert progress.held_by(job("compare"), settings) == comparison
+    assert progress.held_by(job("build"), settings) is None
     planned(comparison, PLAN, 500)
     assert progress.of(job("compare"), settings) == Progress("prepare")  # of an earlier start
     at(comparison / ".lock", 500)
-    assert progress.comparison_of(job("compare"), settings) is None  # an earlier process of this number
+    assert progress.held_by(job("compare"), settings) is None  # an earlier process of this number
     (comparison / ".lock").write_text("process 43210 of here\n")
-    assert progress.comparison_of(job("compare"), settings) is None
+    assert progress.held_by(job("compare"), settings) is None
+
+
+def test_a_jobs_comparison_is_the_one_that_was_noted_whatever_has_its_number_or_its_lock_since(settings, comparison):
+    """A later process of the same number holds another comparison; and a later job has gone on with this one."""
+    other = settings.runs / "a" / "comparisons" / ("0" * 12)
+    other.mkdir()
+    (other / ".lock").write_text("process 4321 of here\n")
+    (comparison / ".lock").write_text("process 99 of here\n")
+    ended = job("compare", "succeeded", ended=time.time() - 50)
+    assert progress.comparison_of(ended, settings) == comparison
+    assert progress.comparison_of(job("build"), settings) is None
+    (comparison / ".lock").unlink()
+    shutil.rmtree(comparison)
+    assert progress.comparison_of(ended, settings) is None
 
 
 def result(folder, verdict="better"):

@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_run_is_not_built_into(made, settings, tmp_path):
 
 def job(kind, asked):
     request = asked.model_dump(mode="json", exclude_none=True)
-    return Job("0" * 32, kind, "a", request, None, "running", 0.0, 0.0, None, None, None, False, 0, "")
+    return Job("0" * 32, kind, "a", request, None, "running", 0.0, 0.0, None, None, None, False, 0, "", None)
 
 
 def run_with(settings, **compare):

@@ -198,6 +198,22 @@ def test_a_signal_to_the_whole_group_gives_the_job_back(store, settings):
     assert (store.get(job_id).state, store.get(job_id).losses, children.members(job_id)) == ("queued", 0, [])
 
 
+@pytest.mark.parametrize("rest", ["sleep 100", "true"])
+def test_the_comparison_that_a_process_takes_is_noted_in_its_job(store, settings, runner_of, rest):
+    """While it runs, and also where it is over before anybody has looked."""
+    folder = settings.runs / "a" / "comparisons" / "a0cb12f4d5e6"
+    job_id = store.submit("compare", "a", {"script": f"mkdir -p {folder}; echo process $$ of here > {folder}/.lock; {rest}"})[0].id
+    runner = runner_of()
+    assert wait_for(lambda: store.get(job_id).comparison) == folder.name
+    if rest == "true":
+        (folder / ".lock").write_text("process 1 of here\n")
+        assert (ended(store, job_id).comparison, ended(store, job_id).state) == (folder.name, "succeeded")
+        return
+    runner.stop()
+    assert store.get(job_id).state == "queued"
+    assert store.claim().comparison is None  # its next process says it anew
+
+
 def test_two_services_on_one_state_folder_are_refused(store, settings, runner_of):
     first = runner_of()
     other = Runner(store, settings, command=script)

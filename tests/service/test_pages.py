@@ -70,7 +70,7 @@ def test_what_moved_the_quality_is_drawn_from_zero():
 def _job(**changes):
     first = {"id": "0" * 32, "kind": "build", "corpus": "demo", "request": {"recipe": "sample", "run": "demo"}, "key": None}
     then = {"state": "running", "created": 0.0, "started": 10.0, "ended": None, "pid": 1, "born": "", "stopping": False}
-    return Job(**{**first, **then, "losses": 0, "detail": "", **changes})
+    return Job(**{**first, **then, "losses": 0, "detail": "", "comparison": None, **changes})
 
 
 def test_a_running_build_says_which_steps_are_done():
