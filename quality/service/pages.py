@@ -173,10 +173,10 @@ def _scored(request: Request, by: str, how: str, given: str) -> list[dict[str, A
         return cast("list[dict[str, Any]]", service.scorers.score(some, corpus, variant or None, explain))
 
     if how == "lines":
-        lines = [line for line in given.splitlines() if line.strip()]
-        if len(lines) > DOCUMENTS:
-            raise Problem(413, f"{len(lines):,} lines; give at most {DOCUMENTS} at a time")
-        rows = list(score_lines(io.BytesIO("\n".join(lines).encode()), cast("TextScorer", judge)))
+        lines = sum(1 for line in given.split("\n") if line.strip())  # and not at what stands within the strings of JSON
+        if lines > DOCUMENTS:
+            raise Problem(413, f"{lines:,} lines; give at most {DOCUMENTS} at a time")
+        rows = list(score_lines(io.BytesIO(given.encode()), cast("TextScorer", judge)))
     else:
         rows = judge([given], explain=True) if given.strip() else []
     if not rows:

@@ -5,6 +5,7 @@ In a browser they are tested by tests/browser/test_service_pages.py.
 
 import base64
 import hashlib
+import json
 import re
 from urllib.parse import urlencode
 
@@ -162,6 +163,30 @@ def test_a_comparison_that_cannot_be_names_its_field(client, field, value):
     answer = client.post("/corpora/tiny/comparisons", content=urlencode({field: value}), headers={**FORM, "Accept": "*/*"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(field)
+
+
+def _lines(client, given):
+    """(first cell, second cell) of every row of the answer to JSON lines."""
+    answer = client.post("/score", content=urlencode({"by": "", "as": "lines", "text": given}), headers=FORM)
+    assert answer.status_code == 200, answer.text
+    return re.findall(r"<tr[^>]*><th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", answer.text)
+
+
+def test_lines_of_the_form_end_where_those_of_the_command_do(client):
+    """At a line feed alone: what else Python calls the end of a line stands within strings of JSON."""
+    texts = [f"The river rises {end} in the mountains" for end in "\u2028\u2029\x85"]
+    rows = _lines(client, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in texts))
+    assert len(rows) == 3
+    assert not any("malformed" in cell for row in rows for cell in row)
+
+
+def test_a_line_that_is_no_json_is_told_by_its_number(client):
+    good = json.dumps({"text": "The river rises in the mountains."})
+    (_, told) = _lines(client, f"{good}\n\n \n{{bad\n")
+    assert (told[0], "malformed_json" in told[1]) == ("line 4", True)
+    fields = urlencode({"by": "", "as": "lines", "text": f"{good}\n\n" * 65})
+    answer = client.post("/score", content=fields, headers=FORM)
+    assert (answer.status_code, "65 lines; give at most 64 at a time" in answer.text) == (413, True)
 
 
 # -- writes -----------------------------------------------------------------------------------------------------------------
