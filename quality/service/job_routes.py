@@ -191,5 +191,3 @@ def _told() -> Iterator[None]:
         raise Problem(409, f"the job has ended ({error.state}); there is nothing to cancel") from None
     except jobs.QueueFull as error:
         raise Problem(429, f"{error}; ask again in {_AGAIN} s", headers={"Retry-After": str(_AGAIN)}) from None
-    except jobs.BrokenStore as error:
-        raise Problem(503, str(error), headers={"Retry-After": str(_AGAIN)}) from error

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from quality.service.jobs import BrokenStore
+
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 Jobs = Callable[[], Mapping[Any, int]]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -54,7 +56,14 @@ class _Jobs(Collector):
         self._count = count
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The others are told also where the file of jobs cannot be read: then they are wanted most."""
+        try:
+            counts = self._count()
+        except BrokenStore:
+            yield GaugeMetricFamily("winnow_jobs_up", "Whether the file of jobs can be read.", 0)
+            return
+        yield GaugeMetricFamily("winnow_jobs_up", "Whether the file of jobs can be read.", 1)
         family = GaugeMetricFamily("winnow_jobs", "Jobs by state.", labels=["state"])
-        for state, number in sorted(self._count().items()):
+        for state, number in sorted(counts.items()):
             family.add_metric([state], number)
         yield family

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pipelines.errors import CheckError, UserError
+from quality.service.jobs import BrokenStore
 
 MEDIA_TYPE = "application/problem+json"
 _DETAIL = 500  # characters
@@ -88,6 +89,8 @@ def from_error(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         detail = error.detail if error.status_code != 404 else "nothing is here; GET /openapi.json lists what there is"
         return Problem(error.status_code, detail, headers=error.headers)
+    if isinstance(error, BrokenStore):
+        return Problem(503, str(error), headers={"Retry-After": "30"})
     if isinstance(error, UserError):
         return Problem(422, str(error))
     if isinstance(error, CheckError):

@@ -301,6 +301,26 @@ def test_metrics_count_by_route_and_their_labels_are_bounded(client):
     assert {one.labels["state"] for one in families["winnow_jobs"].samples} >= {"queued", "running", "succeeded", "failed"}
 
 
+def test_a_file_of_jobs_that_cannot_be_used_is_a_503_everywhere_and_the_metrics_say_so(serving, runs):
+    """As where somebody has moved its table away."""
+    client = serving(runs)
+    client.get("/v1/corpora")
+    service = client.app.state.service
+    service.runner.stop()
+    assert "winnow_jobs_up 1.0" in client.get("/metrics").text
+    service.jobs._database.execute("ALTER TABLE jobs RENAME TO others")
+    job = "0" * 32
+    for path in ("/", "/jobs", f"/jobs/{job}", "/corpora/tiny", "/v1/jobs", f"/v1/jobs/{job}", f"/v1/jobs/{job}/events"):
+        for headers in ({}, {"Accept": "text/html"}):
+            answer = client.get(path, headers=headers)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "30"), path
+            assert "jobs.sqlite: no such table: jobs; see that the folder" in answer.text
+    metrics = client.get("/metrics")
+    families = {family.name for family in text_string_to_metric_families(metrics.text)}
+    assert (metrics.status_code, "winnow_requests" in families, "winnow_jobs" in families) == (200, True, False)
+    assert "winnow_jobs_up 0.0" in metrics.text
+
+
 def test_two_applications_count_apart(serving, runs, settings_of):
     client = serving(runs)
     client.get("/healthz")
