@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipelines import against, index, removal
-from pipelines.errors import UserError
+from pipelines.errors import NotFound
 from pipelines.finished import MANIFEST, open_run
 from pipelines.parts import Part, shard_of
 from pipelines.schema import KEEP
@@ -78,20 +78,20 @@ class Rejected:
 
 
 def explain(folder: str, name: str) -> list[Explanation]:
-    """Every document of a run that goes by `name` (hex doc_id, locator or URL); none, or no run, is a UserError."""
+    """Every document of a run that goes by `name` (hex doc_id, locator or URL); none is NotFound, no run a UserError."""
     found = _documents(open_run(folder), name)
     if not found:
-        raise UserError(f"{folder}: no document goes by {name!r}; give a doc_id, a locator or a URL")
+        raise NotFound(f"{folder}: no document goes by {name!r}; give a doc_id, a locator or a URL")
     return found
 
 
 def trace(folder: str, name: str) -> list[Explanation | Rejected]:
-    """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is a UserError."""
+    """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is NotFound."""
     store = open_run(folder)
     found: list[Explanation | Rejected] = [*_documents(store, name), *_rejects(store, name)]
     if not found:
         merged = "; records of its input were merged into documents" if _merging(store, name) else ""
-        raise UserError(
+        raise NotFound(
             f"{folder}: no document or reject goes by {name!r}{merged}; give a doc_id, a locator (path#number) or a URL"
         )
     return found

@@ -6,6 +6,7 @@ A folder is a corpus where its name is an id, it is no link that leads elsewhere
     building      it has none, and a build holds its lock
     incomplete    it has none, and no build is at work: the same `winnow build` goes on
     damaged       its manifest cannot be read
+    outdated      another version of winnow wrote it, which this one does not understand
 
 Nothing is written here, no lock is taken, and no file is read that lies outside the folder of the runs.
 """
@@ -20,18 +21,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from pipelines.finished import SCHEMA_VERSION
 from quality.service.problems import Problem
 
-State = Literal["complete", "building", "incomplete", "damaged"]
+_Unusable = Literal["damaged", "outdated"]
+State = Literal["complete", "building", "incomplete", _Unusable]
 ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _ID = re.compile(ID[:-1])
+COMPARISONS = "comparisons"  # below a run: a folder for each
 _COMPARISON = re.compile(r"[0-9a-f]{12}")
-_MANIFESTS = 64  # that are kept parsed
+_MANIFESTS = 1024  # that are kept parsed: more than the corpora of a folder, or a walk over all would find none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,10 @@ class Corpus:
     def complete(self) -> Manifest:
         """The manifest. Raises Problem 409 where the run has none."""
         if self.manifest is None:
-            hint = {"building": "its build is at work; ask again when it has ended"}
+            hint = {
+                "building": "its build is at work; ask again when it has ended",
+                "outdated": "another version of winnow wrote it; run the same winnow build again",
+            }
             raise Problem(409, f"corpus {self.id!r} is {self.state}: {hint.get(self.state, 'run the same winnow build again')}")
         return self.manifest
 
@@ -78,10 +86,17 @@ class Corpus:
 
     def comparisons(self) -> list[str]:
         """Ids of the run's comparisons, finished or not, sorted."""
-        folder = self.path / "comparisons"
-        if folder.is_symlink() or not folder.is_dir():
+        folder = self.path / COMPARISONS
+        try:
+            if folder.is_symlink() or not folder.is_dir():
+                return []
+            return sorted(entry.name for entry in os.scandir(folder) if _COMPARISON.fullmatch(entry.name) and _is_folder(entry))
+        except OSError:  # they cannot be read: the corpus can
             return []
-        return sorted(entry.name for entry in os.scandir(folder) if _COMPARISON.fullmatch(entry.name) and _is_folder(entry))
+
+    def comparison(self, name: str) -> Path:
+        """The folder of one of them."""
+        return self.path / COMPARISONS / name
 
     def file(self, name: str) -> bytes:
         """The content of a file of the run. Raises Problem 404 for one that is not there or leads out of the run."""
@@ -105,7 +120,7 @@ class Corpora:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
-        self._kept: OrderedDict[tuple[str, int, int, int], Manifest | None] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, int, int], Manifest | _Unusable] = OrderedDict()
         self._lock = threading.Lock()
 
     def ids(self) -> list[str]:
@@ -131,15 +146,17 @@ class Corpora:
         if path.is_symlink() or not path.is_dir() or not _has_begun(str(path)):
             return None
         try:
-            manifest = self._manifest(path / "manifest.json")
+            found = self._manifest(path / "manifest.json")
         except (FileNotFoundError, IsADirectoryError):
             return Corpus(name, path, "building" if is_locked(path / ".lock") else "incomplete", None)
-        return Corpus(name, path, "damaged" if manifest is None else "complete", manifest)
+        except OSError:  # such as one that the service's user may not read
+            return Corpus(name, path, "damaged", None)
+        return Corpus(name, path, "complete", found) if isinstance(found, Manifest) else Corpus(name, path, found, None)
 
-    def _manifest(self, path: Path) -> Manifest | None:
-        """The parsed file, None where it is damaged. A build puts a new file in its place, never other bytes into it."""
+    def _manifest(self, path: Path) -> Manifest | _Unusable:
+        """The parsed file, or what is wrong with it. A build puts a new file in its place, never other bytes into it."""
         if path.is_symlink():
-            return None
+            return "damaged"
         with open(path, "rb") as stream:
             stat = os.fstat(stream.fileno())
             key = (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -164,14 +181,17 @@ def told(corpus: Corpus, error: Exception) -> str:
     return str(error).replace(str(corpus.path), corpus.id)
 
 
-def _parsed(content: bytes) -> Manifest | None:
+def _parsed(content: bytes) -> Manifest | _Unusable:
     try:
         found = orjson.loads(content)
+        if found["schema_version"] != SCHEMA_VERSION:
+            return "outdated"
         accounts, recipe, version = found["accounts"], found["recipe"], found["versions"]["winnow"]
         manifest = Manifest(hashlib.sha256(content).hexdigest(), recipe, accounts, version)
         _sums(manifest)
+        recipe["variants"].keys()
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
-        return None
+        return "damaged"
     return manifest
 
 
@@ -205,9 +225,10 @@ def _built(path: Path) -> str | None:
             return None
         last = log.read_bytes().splitlines()[-1]
         ended = orjson.loads(last)["ended"]
-    except (OSError, IndexError, orjson.JSONDecodeError, KeyError, TypeError):
+        datetime.fromisoformat(ended)
+    except (OSError, IndexError, ValueError, KeyError, TypeError):
         return None
-    return ended if isinstance(ended, str) else None
+    return str(ended)
 
 
 def _is_id(name: str) -> bool:

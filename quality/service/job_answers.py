@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from quality.service import progress
+from quality.service import progress, results
 from quality.service.answers import Answer, Count
 from quality.service.corpora import Corpus
 from quality.service.jobs import Job, Kind, State
@@ -132,12 +129,13 @@ def job(found: Job, settings: Settings) -> dict[str, Any]:
 
 def comparison(corpus: Corpus, name: str) -> dict[str, Any]:
     """One of a corpus' comparisons in one line."""
-    folder, own = corpus.path / "comparisons" / name, f"/v1/corpora/{corpus.id}/comparisons/{name}"
-    plan, result = progress.read_json(folder / progress.PLAN), _result(folder / "result.json")
+    folder, own = corpus.comparison(name), f"/v1/corpora/{corpus.id}/comparisons/{name}"
+    plan, result = progress.plan_of(folder), results.summary(folder)
     at = None if plan is None else progress.runs_of(folder, plan)
-    verdict = result or dict.fromkeys(("verdict", "primary", "gap", "low", "high"))
+    told, endpoint = result or {}, (result or {}).get("endpoint") or {}
+    verdict = {key: told.get(key) for key in ("verdict", "primary")} | {key: endpoint.get(key) for key in ("gap", "low", "high")}
     links = {"self": own} | ({"page": f"{own}/page"} if result is not None else {})
-    partial = result is None or at is None or at.done < at.total or bool(plan["left_out"])
+    partial = result is None or plan is None or at is None or at.done < at.total or bool(plan["left_out"])
     runs = None if at is None else {"done": at.done, "total": at.total}
     return {"id": name, "partial": partial, "runs": runs, **verdict, "links": links}
 
@@ -145,19 +143,3 @@ def comparison(corpus: Corpus, name: str) -> dict[str, Any]:
 def moment(seconds: float | None) -> str | None:
     """A time (seconds since 1970) as ISO 8601 in UTC."""
     return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _result(path: Path) -> dict[str, Any] | None:
-    """The line of a result, read once for as long as the file is the same: it holds all its documents' bits. None without one."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return _result_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _result_once(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
-    result = json.loads(path.read_bytes())
-    first: dict[str, Any] = next((one["endpoint"] for one in result["contrasts"] if one["name"] == "primary"), {})
-    return {"verdict": result["verdict"], "primary": result["primary"], **{key: first.get(key) for key in ("gap", "low", "high")}}

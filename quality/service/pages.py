@@ -22,9 +22,9 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from pipelines.errors import UserError
+from pipelines.errors import NotFound, UserError
 from pipelines.recipe_file import RECIPE, SAMPLE, parse
-from quality.service import drawing, judged, page_forms, progress, requests, texts, views, views_jobs
+from quality.service import drawing, judged, page_forms, progress, requests, results, texts, views, views_jobs
 from quality.service.corpora import ID, Corpus, told
 from quality.service.jobs import UnknownJob
 from quality.service.page_forms import Form, read_form
@@ -37,7 +37,6 @@ CorpusId = Annotated[str, Path(alias="id", pattern=ID)]
 JobId = Annotated[str, Path(alias="id", pattern="^[0-9a-f]{32}$")]
 _PAGE, _LATEST, _OF_CORPUS = 50, 8, 200  # corpora and jobs on a page; jobs on the first page; jobs looked through for one corpus
 _JUDGES = 200  # choices of "judged by"
-_RESULT_BYTES = 64 << 20  # of a comparison's result that a list of comparisons reads
 
 
 def page(request: Request, template: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
@@ -73,16 +72,9 @@ def corpus(request: Request, corpus_id: CorpusId) -> Response:
     if found.manifest is None:
         return page(request, "corpus", "/", said=views.unfinished(found.state), **values)
     values |= views.corpus(found.summary(), orjson.loads(found.file("stats.json")))
-    values["comparisons"] = views.comparisons(found.id, [(name, _result(found, name)) for name in found.comparisons()])
+    compared = [(name, results.summary(found.comparison(name))) for name in found.comparisons()]
+    values["comparisons"] = views.comparisons(found.id, compared)
     return page(request, "corpus", "/", compare=views.compare_form(found.manifest.recipe), **values)
-
-
-def _result(found: Corpus, name: str) -> Any:
-    """result.json of a comparison; None where it has none yet."""
-    path = found.path / "comparisons" / name / "result.json"
-    if not path.is_file() or path.stat().st_size > _RESULT_BYTES:
-        return None
-    return orjson.loads(found.file(f"comparisons/{name}/result.json"))
 
 
 @router.get("/corpora/{id}/documents")
@@ -96,8 +88,10 @@ def document(request: Request, corpus_id: CorpusId, name: Annotated[str, Query(m
     with service.explanations.one():
         try:
             traced = [one.to_json() for one in trace(str(found.path), name.strip())]
-        except UserError as error:
+        except NotFound as error:
             return page(request, "unknown", "/", 404, id=found.id, name=name, detail=told(found, error))
+        except UserError as error:
+            raise Problem(409, told(found, error)) from error
         rows = [judged.reject(one["reject"]) if "reject" in one else _document(found, one, recipe) for one in traced]
     return page(request, "document", "/", id=found.id, found=rows)
 
@@ -124,12 +118,12 @@ def score(request: Request, form: Annotated[Form, Depends(read_form)]) -> Respon
     """Judges what was pasted. What is wrong with it stands above the form, which keeps it."""
     by, how, given = form.one("by"), form.one("as"), form.one("text")
     try:
-        results = _scored(request, by, how, given)
+        found = _scored(request, by, how, given)
     except Problem as problem:
         if problem.status == 429:
             raise
         return _score_page(request, by, how, given, status=problem.status, problem=problem.detail)
-    return _score_page(request, by, how, given, results=results)
+    return _score_page(request, by, how, given, scored=found)
 
 
 def _score_page(
@@ -137,7 +131,7 @@ def _score_page(
     by: str = "",
     how: str = "text",
     given: str = "",
-    results: Sequence[Any] = (),
+    scored: Sequence[Any] = (),
     status: int = 200,
     problem: str = "",
 ) -> HTMLResponse:
@@ -152,7 +146,7 @@ def _score_page(
     values = {"judges": judges[:_JUDGES], "by": by, "variant": by.partition("/")[2], "how": how, "given": given}
     limits = {"documents": DOCUMENTS, "bytes": TEXT_BYTES}
     asks = settings.token is not None and not settings.loopback  # elsewhere a read is open, and this is one
-    return page(request, "score", "/score", status, problem=problem, results=results, limits=limits, asks=asks, **values)
+    return page(request, "score", "/score", status, problem=problem, results=scored, limits=limits, asks=asks, **values)
 
 
 def _scored(request: Request, by: str, how: str, given: str) -> list[dict[str, Any]]:

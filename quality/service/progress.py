@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from quality.service.children import ERRORS, OUT
+from quality.service.corpora import COMPARISONS
 from quality.service.jobs import Job, job_folder
 from quality.service.settings import Settings
 
-COMPARISONS, PLAN, SCORES = "comparisons", "plan.json", "runs/*/scores.json"
+PLAN, SCORES = "plan.json", "runs/*/scores.json"
 PREPARES = "prepare"
+_PLANNED = {"runs", "seconds", "pilot_rates", "left_out"}  # keys of a plan that are needed here
 _SAID = re.compile(r"(\w+) +(\d+) of (\d+) redone, ")
 _SILENT = {"sample": "fit", "statistics": "report"}  # stages of a build that say nothing before they end, by the one before
 _CLOCK = 1.0  # seconds by which a file's time may lag behind this process
@@ -74,7 +76,7 @@ def _running(line: str) -> Progress | None:
 
 def _of_comparison(job: Job, settings: Settings) -> Progress:
     folder = comparison_of(job, settings)
-    plan = None if folder is None else read_json(folder / PLAN)
+    plan = None if folder is None else plan_of(folder)
     planned = 0.0 if folder is None or plan is None else (folder / PLAN).stat().st_mtime
     if folder is None or plan is None or job.started is None or planned < job.started - _CLOCK:  # the plan is of an earlier start
         return Progress(PREPARES if job.state == "running" else None)
@@ -127,12 +129,13 @@ def held_by(job: Job, settings: Settings) -> Path | None:
     return None
 
 
-def read_json(path: Path) -> Any:
-    """The content of a file, None where there is none; such files appear whole or not at all."""
+def plan_of(folder: Path) -> dict[str, Any] | None:
+    """The plan of a comparison, None where there is none that can be read; such files appear whole or not at all."""
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+        plan = json.loads((folder / PLAN).read_bytes())
+    except (OSError, ValueError):
         return None
+    return plan if isinstance(plan, dict) and plan.keys() >= _PLANNED else None
 
 
 def tail(path: Path, size: int = _TAIL) -> str:

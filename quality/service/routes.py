@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from pipelines.errors import UserError
+from pipelines.errors import NotFound, UserError
 from quality.service import answers, metrics
 from quality.service.corpora import ID, Corpus, told
 from quality.service.openapi import PROBLEMS, example
@@ -188,7 +188,7 @@ def explain_document(
         try:
             found = trace(str(corpus.path), name)
         except UserError as error:
-            raise Problem(404, told(corpus, error)) from error
+            raise Problem(404 if isinstance(error, NotFound) else 409, told(corpus, error)) from error
     return _json(request, {"corpus": corpus.id, "name": name, "found": [one.to_json() for one in found]})
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import UserError
-from quality.service import children, requests
+from quality.service import children, requests, results
 from quality.service.jobs import Job, JobStore, State, job_folder
-from quality.service.progress import comparison_of, held_by, read_json, tail
+from quality.service.progress import comparison_of, held_by, tail
 from quality.service.settings import Settings
 
 _LOG = logging.getLogger("winnow.service")
@@ -164,7 +164,7 @@ def outcome(job: Job, code: int, settings: Settings) -> tuple[State, str]:
     """How a job ended whose process did with `code` (negative: by a signal), and what there is to be said of it."""
     if code == 0:
         folder = comparison_of(job, settings)
-        told = None if folder is None else read_json(folder / "result.json")
+        told = None if folder is None else results.summary(folder)
         return "succeeded", _short(str(told["verdict"])) if told is not None else ""
     if code < 0:
         why = ", as one is that takes too much memory" if -code == signal.SIGKILL else ""

@@ -24,6 +24,7 @@ _STATES = {
     "building": "A build is at work here.",
     "incomplete": "A build was begun and has not ended; the same build goes on where it stopped.",
     "damaged": "Its manifest cannot be read; the same build writes it again.",
+    "outdated": "Another version of winnow wrote it; the same build writes it again.",
 }
 
 
@@ -121,36 +122,33 @@ def unfinished(state: str) -> str:
 
 
 def comparisons(corpus_id: str, found: Iterable[tuple[str, Mapping[str, Any] | None]]) -> dict[str, Any]:
-    """Finished comparisons as rows of one plot, the others as a sentence each. found: (id, result.json or None)."""
+    """Finished comparisons as rows of one plot, the others as a sentence each. found: (id, `results.summary` or None)."""
     results, begun = [], []
     for name, result in found:
-        primary = next((one for one in result["contrasts"] if one["name"] == "primary"), None) if result is not None else None
-        if result is None or primary is None:
+        if result is None or result["endpoint"] is None:
             begun.append(f"Comparison {name} has no result yet.")
         else:
-            results.append((name, result, primary))
-    ends = [end for _, _, one in results for end in (one["endpoint"]["low"], one["endpoint"]["high"])]
-    points = [gap for _, _, one in results for gap in (one["endpoint"]["gap"], *one["endpoint"]["seed_gaps"])]
+            results.append((name, result))
+    ends = [end for _, one in results for end in (one["endpoint"]["low"], one["endpoint"]["high"])]
+    points = [gap for _, one in results for gap in (one["endpoint"]["gap"], *one["endpoint"]["seed_gaps"])]
     scale = svg.scale(points, ends, _REACH)
-    rows = [_comparison(corpus_id, name, result, primary, scale) for name, result, primary in results]
+    rows = [_comparison(corpus_id, name, result, scale) for name, result in results]
     return {"rows": rows, "axis": svg.axis(scale, signs=True), "open": begun}
 
 
-def _comparison(
-    corpus_id: str, name: str, result: Mapping[str, Any], primary: Mapping[str, Any], scale: svg.Scale
-) -> dict[str, Any]:
-    one = primary["endpoint"]
+def _comparison(corpus_id: str, name: str, result: Mapping[str, Any], scale: svg.Scale) -> dict[str, Any]:
+    one, (first, second) = result["endpoint"], result["primary"]
     ends = None if one["low"] is None or one["high"] is None else (one["low"], one["high"])
     interval = "no interval" if ends is None else f"{100 * one['level']:.4g} %: {ends[0]:+.4f} to {ends[1]:+.4f}"
-    title = f"{primary['first']} against {primary['second']}: {one['verdict']}"
+    title = f"{first} against {second}: {one['verdict']}"
     said = f"gap {one['gap']:+.4f} bits per byte, {interval}"
     seeds = f"{one['seeds']} paired seed{'s' if one['seeds'] != 1 else ''}"
     return {
         "page": f"/v1/corpora/{corpus_id}/comparisons/{name}/page",
-        "first": primary["first"],
-        "second": primary["second"],
-        "model": result["model"]["preset"] or f"{result['model']['parameters']:,} parameters",
-        "runs": len(result["runs"]),
+        "first": first,
+        "second": second,
+        "model": result["model"],
+        "runs": result["runs"],
         "verdict": f"{one['verdict']}, {seeds}",
         "gap": f"{one['gap']:+.4f}",
         "interval": interval,

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import os
 import shutil
+import stat
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from quality.service.corpora import Corpora, is_locked
 from quality.service.problems import Problem
 
+SCORED = {"documents": [{"text": "The river."}], "corpus": "tiny"}
 SECRET = "the secret of another folder"
 
 
@@ -107,6 +110,81 @@ def test_only_an_id_of_a_run_is_found(runs, name):
         with pytest.raises(Problem) as caught:
             corpora.get(name)
         assert caught.value.status == 404
+
+
+def _no_instant(run):
+    (run / "runs.jsonl").write_text('{"ended":"yesterday"}\n')
+
+
+def _no_variants(run):
+    found = json.loads((run / "manifest.json").read_text())
+    del found["recipe"]["variants"]
+    (run / "manifest.json").write_text(json.dumps(found))
+
+
+def _unreadable(run):
+    """A file that cannot be opened, for whatever reason: a socket."""
+    (run / "manifest.json").unlink()
+    os.mknod(run / "manifest.json", stat.S_IFSOCK | 0o600)
+
+
+def _damaged_plan(run):
+    (run / "comparisons/0123456789ab/plan.json").write_text('{"runs": 7')
+
+
+def _plan_of_another_shape(run):
+    (run / "comparisons/0123456789ab/plan.json").write_text("[7]")
+
+
+def _damaged_result(run):
+    (run / "comparisons/0123456789ab/result.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "state"),
+    [(_no_instant, "complete"), (_no_variants, "damaged"), (_unreadable, "damaged"), (_damaged_plan, "complete"),
+     (_plan_of_another_shape, "complete"), (_damaged_result, "complete")],
+)  # fmt: skip
+def test_an_odd_run_takes_no_page_away_from_the_others(serving, copied, spoil, state):
+    """Beside a good one: everything that lists corpora or jobs answers, and the odd one is shown for what it is."""
+    shutil.copytree(copied / "tiny", copied / "odd")
+    comparison = copied / "odd/comparisons/0123456789ab"
+    (comparison / "runs").mkdir(parents=True)
+    spoil(copied / "odd")
+    client = serving(copied)
+    client.app.state.service.runner.stop()
+    store = client.app.state.service.jobs
+    store.submit("compare", "odd", {"corpus": "odd"})
+    store.began(store.claim().id, 2**22 + 1, "")
+    store.compares(store.list()[0].id, comparison.name)
+    for path in ("/", "/score", "/recipes", "/jobs", "/corpora/tiny", "/v1/corpora", "/v1/jobs", "/v1/corpora/odd/comparisons"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/corpora/odd").status_code == 200
+    assert {name: found for name, (found, _) in _states(client).items()} == {"odd": state, "tiny": "complete"}
+
+
+def test_a_run_of_another_winnow_is_outdated_and_nothing_in_it_is_missing(serving, copied):
+    path = copied / "tiny/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1}))
+    client = serving(copied)
+    assert _states(client) == {"tiny": ("outdated", True)}
+    told = "corpus 'tiny' is outdated: another version of winnow wrote it; run the same winnow build again"
+    for found in (client.get("/v1/corpora/tiny/documents?name=x"), client.post("/v1/score", json=SCORED)):
+        assert (found.status_code, found.json()["detail"]) == (409, told)
+    assert "Another version of winnow wrote it" in client.get("/corpora/tiny").text
+
+
+def test_a_fault_of_a_run_is_no_missing_document(serving, copied, monkeypatch):
+    """A run that was complete when it was looked for, and whose manifest is damaged when it is read."""
+    client, path = serving(copied), copied / "tiny/manifest.json"
+    corpus = client.app.state.service.corpora.get("tiny")
+    monkeypatch.setattr(client.app.state.service.corpora, "get", lambda name: corpus)
+    path.write_text(path.read_text().replace('"schema_version"', '"another_version"'))
+    for path in ("/v1/corpora/tiny/documents", "/corpora/tiny/documents"):
+        answer = client.get(path, params={"name": "w.jsonl#3"})
+        assert answer.status_code == 409, path
+        assert "manifest.json: damaged" in answer.text
+        assert "Nothing goes by this name" not in answer.text
 
 
 def test_a_manifest_of_other_shapes_is_damaged_and_no_error(serving, copied):

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
 
-from quality.service import children, job_answers, progress
+from quality.service import children, job_answers, progress, results, views
 from quality.service.corpora import Corpora
 from quality.service.jobs import Job, job_folder
 from quality.service.progress import Progress
@@ -175,9 +177,30 @@ def test_a_jobs_comparison_is_the_one_that_was_noted_whatever_has_its_number_or_
 
 
 def result(folder, verdict="better"):
-    endpoint = {"gap": 0.02, "low": 0.01, "high": 0.03}
+    endpoint = {"gap": 0.02, "low": 0.01, "high": 0.03, "level": 0.95, "verdict": "better", "seeds": 2, "seed_gaps": [0.01, 0.03]}
     told = {"verdict": verdict, "primary": ["filtered", "unfiltered"], "contrasts": [{"name": "primary", "endpoint": endpoint}]}
+    told |= {"model": {"preset": None, "parameters": 1234}, "runs": ["much"] * 6}
     (folder / "result.json").write_text(json.dumps(told))
+
+
+def test_a_result_is_read_once_for_as_long_as_it_is_the_same(comparison, monkeypatch):
+    """By the list of the API and by the page of a corpus, also where many ask at once."""
+    result(comparison)
+    read, real = [], orjson.loads
+    monkeypatch.setattr(orjson, "loads", lambda content: read.append(content) or real(content))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: results.summary(comparison), range(32)))
+    assert found == [found[0]] * 32
+    shown = views.comparisons("a", [(CID, found[0])])
+    assert (shown["rows"][0]["model"], shown["rows"][0]["runs"], shown["open"]) == ("1,234 parameters", 6, [])
+    assert len(read) == 1
+    result(comparison, "quite another verdict")
+    assert results.summary(comparison)["verdict"] == "quite another verdict"
+    (comparison / "result.json").write_text("{}")
+    assert results.summary(comparison) is None
+    (comparison / "result.json").unlink()
+    (comparison / "result.json").symlink_to(comparison / "plan.json")
+    assert results.summary(comparison) is None
 
 
 def test_a_comparison_in_one_line(settings, comparison):
