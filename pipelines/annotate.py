@@ -34,7 +34,7 @@ from quality.perplexity import PerplexityScorer
 from quality.signals import SIGNAL_FIELDS, Signals
 from quality.text import buffers
 
-VERSION = 2
+VERSION = 3
 
 SIGNALS = pa.schema(
     [
