@@ -8,7 +8,8 @@
       state.json           where the run stood; sha256 of every other file
 
 A folder is written beside its place, synced and renamed, so that a killed run leaves whole ones and a `.tmp-` that the next start
-removes. The newest `keep` stay. Before the first update an optimiser has no state and its folder is absent.
+removes. One that is written again steps aside first, as `.old-`, which the next start puts back where the new one has not come.
+The newest `keep` stay. Before the first update an optimiser has no state and its folder is absent.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from train.parallel import World
 
 OPTIMISER, STATE = "optimiser", "state.json"
 _NAME = re.compile(r"^step-(\d{8,})$")
-_TEMPORARY = ".tmp-"
+_TEMPORARY, _REPLACED = ".tmp-", ".old-"
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _WAY_OUT = "remove the folder, and the run goes on from the checkpoint before it"
 
@@ -55,9 +56,20 @@ def finished(root: Path) -> list[Path]:
 
 
 def sweep(root: Path) -> None:
-    """Removes what a killed run left unfinished."""
+    """Removes what a killed run left unfinished, and puts back what it was about to replace."""
+    for path in root.glob(f"{_REPLACED}*"):
+        target = root / path.name.removeprefix(_REPLACED)
+        if target.exists():
+            remove(path)
+        else:
+            path.rename(target)
     for path in root.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(path)
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, which is never seen in part."""
+    shutil.rmtree(folder.rename(folder.with_name(f"{_TEMPORARY}removed-{folder.name}")))
 
 
 def save(
@@ -94,11 +106,13 @@ def save(
         weights.write_object(temporary / STATE, {**state, "step": step, "files": files})
         for path in (*temporary.rglob("*"), temporary):
             _sync(path)
-        shutil.rmtree(target, ignore_errors=True)
+        replaced = root / f"{_REPLACED}{target.name}"
+        if target.exists():
+            target.rename(replaced)
         temporary.rename(target)
         _sync(root)
-        for old in finished(root)[:-keep]:
-            shutil.rmtree(old)
+        for old in (*([replaced] if replaced.exists() else []), *finished(root)[:-keep]):
+            remove(old)
     world.barrier()
     return target
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,6 +108,38 @@ def test_an_unfinished_folder_is_none_and_is_swept_away(data, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     made.save(tmp_path, {})
     assert len(checkpoint.finished(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["the same step again", "one step more"])
+@pytest.mark.parametrize("place", range(5))
+def test_a_kill_at_any_place_of_a_save_leaves_a_whole_checkpoint(data, tmp_path, monkeypatch, place, again):
+    """keep 1. The process dies before a renaming or within a removal: the first one, the second, ..., or (at 4) after the last."""
+    made = trainer(changed(SPARSE, saving__keep=1), data)
+    made.step()
+    made.save(tmp_path, {"time": 1})
+    passed, rmtree = itertools.count(), shutil.rmtree
+
+    def dying(do):
+        def call(path, *arguments, **options):
+            if path.parent == tmp_path and path.exists() and next(passed) == place:
+                if do is rmtree:
+                    (path / "state.json").unlink()
+                raise KeyboardInterrupt
+            return do(path, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(type(tmp_path), "rename", dying(type(tmp_path).rename))
+        patched.setattr(checkpoint.shutil, "rmtree", dying(rmtree))
+        made.progress = made.progress if again else replace(made.progress, step=2)
+        made.save(tmp_path, {"time": 2})
+    checkpoint.sweep(tmp_path)
+    found = checkpoint.finished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == found
+    other = trainer(SPARSE, data)
+    assert other.load(found[-1])["time"] == (1 if place < (2 if again else 1) else 2)
+    assert same(other.model.state_dict(), made.model.state_dict())
 
 
 def flip(path):
