@@ -4,7 +4,8 @@
   Each micro-batch and process adds its share, so that gradients do not depend on the split but for rounding.
 * Jitter and dropout are keyed by (seed, batch number, index in the global batch), never drawn from a generator.
 * A gradient that is not finite skips the update: weights and optimiser stay, the step counts. After several in a row the run goes
-  back to its last checkpoint, and the batches since then are never seen again (GLaM, Du et al. 2022, section 5.1).
+  back to its last checkpoint, and the batches since then are never seen again (GLaM, Du et al. 2022, section 5.1); where that does
+  not help, to the checkpoint before it.
 
 Weights are float32; in bf16 matrix products run in bfloat16 (autocast), routers, norms and losses in float32.
 
@@ -187,16 +188,18 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         return state
 
-    def roll_back(self, folder: Path) -> None:
-        """Goes back to a checkpoint; the batches since then are left out, counts of faults stay."""
+    def roll_back(self, folder: Path) -> list[int]:
+        """Goes back to a checkpoint; the batches since then are left out, counts of faults stay. Returns the first and the last."""
         before = self.progress
         self.load(folder)
+        now = self.progress
         self.progress = replace(
-            self.progress,
-            offset=before.step + before.offset - self.progress.step,
+            now,
+            offset=before.step + before.offset - now.step,
             skipped=before.skipped,
             rollbacks=before.rollbacks + 1,
         )
+        return [now.step + now.offset, before.step + before.offset - 1]
 
 
 def slice_batch(batch: Batch, start: int, stop: int) -> Batch:

@@ -38,7 +38,7 @@ from train.validation import validate
 
 CHECKPOINTS = "checkpoints"
 _START = "step-00000000"
-_ROLLBACKS_TO_ONE_PLACE = 3
+_RETURNS = 3  # to the oldest checkpoint, before training is said to diverge
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -126,6 +126,7 @@ class _Run:
         state = self._restore()
         self.validation_due = bool(state.get("validation_due"))
         self.validation: dict[str, Any] = state.get("validation", {})  # the last one
+        self.returns: int = state.get("returns", 0)  # rollbacks to the last checkpoint
         self.kwh_before: float = state.get("kwh", 0.0)
         if world.main:
             self.log = metrics.Log(folder, int(state.get("log_bytes", 0)))
@@ -178,12 +179,11 @@ class _Run:
     def go(self, asked_to_stop: Callable[[], bool]) -> dict[str, Any]:
         """To the last step."""
         trainer, settings = self.trainer, self.settings
-        rolled_back: dict[int, int] = {}  # checkpoint's step -> how often
         while trainer.progress.step < self.steps or self.validation_due:
             if not self.validation_due:
                 self._step()
                 if trainer.progress.streak >= settings.faults.rollback_after:
-                    self._roll_back(rolled_back)
+                    self._roll_back()
                     continue
             step, end = trainer.progress.step, trainer.progress.step == self.steps
             stopping = self.world.any(asked_to_stop())
@@ -193,6 +193,7 @@ class _Run:
                 self._write("validation", step=step, **self.validation)
             healthy = trainer.progress.streak == 0
             if end or (healthy and (stopping or step % settings.saving.every == 0)):
+                self.returns = 0
                 self._save()
             if stopping and (self.validation_due or not end):
                 raise Stopped
@@ -220,19 +221,29 @@ class _Run:
             energy=self._energy(),
         )
 
-    def _roll_back(self, rolled_back: dict[int, int]) -> None:
-        before = self.trainer.progress
-        folder = checkpoint.finished(self.root)[-1]
-        self.trainer.roll_back(folder)
-        now = self.trainer.progress
-        first, last = now.step + before.offset, before.step + before.offset - 1
-        rolled_back[now.step] = rolled_back.get(now.step, 0) + 1
-        if rolled_back[now.step] > _ROLLBACKS_TO_ONE_PLACE:
+    def _roll_back(self) -> None:
+        """To the last checkpoint. One that was gone back to already may be at fault itself, its weights too large although the last
+        gradient was finite: it is given up for the one before it. What is decided stands in the checkpoint: a kill changes nothing.
+        """
+        *before, last = checkpoint.finished(self.root)
+        returns, given_up = self.returns, []
+        while returns and before:
+            given_up.append(last)
+            last = before.pop()
+            returns = checkpoint.read_state(last).get("returns", 0)
+        from_step, streak, self.returns = self.trainer.progress.step, self.trainer.progress.streak, returns + 1
+        if self.returns > _RETURNS:
             raise CheckError(
-                f"{folder}: {before.streak} gradients in a row were not finite, {rolled_back[now.step]} times after this "
-                "checkpoint; lower optimiser.peak, or look at the data"
+                f"{last}: {streak} gradients in a row were not finite, {self.returns} times after this checkpoint, and none is "
+                "before it; lower optimiser.peak, or look at the data"
             )
-        self._write("rollback", step=now.step, from_step=before.step, batches_left_out=[first, last])
+        left_out = self.trainer.roll_back(last)
+        self.world.barrier()  # all have found the place
+        if self.world.main:
+            for folder in given_up:
+                checkpoint.remove(folder)
+        self._write("rollback", step=self.trainer.progress.step, from_step=from_step, batches_left_out=left_out)
+        self._save()
 
     def _save(self) -> None:
         facts = {
@@ -241,6 +252,7 @@ class _Run:
             "kwh": self._energy()["kwh"],
             "validation_due": self.validation_due,
             "validation": self.validation,
+            "returns": self.returns,
         }
         self.trainer.save(self.root, facts)
 

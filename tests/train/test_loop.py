@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 
@@ -220,12 +221,48 @@ def test_no_checkpoint_is_written_while_gradients_are_not_finite(data, tmp_path,
     assert [line["step"] for line in lines if line["event"] == "rollback"] == [0]
 
 
-def test_a_run_that_diverges_at_one_place_ends_in_one_line(data, tmp_path, monkeypatch):
+class Spoiled(Trainer):
+    """Takes a huge step on batch 3: a finite gradient, after which all gradients are not."""
+
+    def _rate(self, update):
+        return 1e30 if self.progress.step + self.progress.offset == 3 else super()._rate(update)
+
+
+@pytest.mark.parametrize("killed_at", [None, 4])
+def test_a_checkpoint_that_does_not_help_is_given_up_for_the_one_before(data, tmp_path, monkeypatch, killed_at):
+    """Checkpoint 4 is spoiled. Reference: three steps, then the nine from batch 10 on, by hand; also where the run is killed at its
+    second step 4."""
+    tree = changed(SPARSE, saving__every=1, saving__keep=3)
+    monkeypatch.setattr(runs, "Trainer", Spoiled)
+    lines: list[dict] = []
+
+    def tell(line):
+        lines.append(line)
+        if sum(one.get("step") == killed_at and one["event"] == "step" for one in lines) == 2:
+            raise KeyboardInterrupt
+
+    whole = Settings.of(changed(tree, data__path=str(data)), "test")
+    with contextlib.suppress(KeyboardInterrupt):
+        runs.train(whole, "test", tmp_path / "run", tell)
+    summary = runs.train(whole, "test", tmp_path / "run", lambda line: None)
+    told = [line for line in small_runs.log(tmp_path / "run") if line["event"] == "rollback"]
+    assert [(line["step"], line["from_step"], line["batches_left_out"]) for line in told] == [(4, 7, [4, 6]), (3, 7, [3, 9])]
+    assert (summary["steps"], summary["skipped"], summary["rollbacks"]) == (12, 6, 2)
+    by_hand = trainer(tree, data)
+    for batch in [*range(3), *range(10, 19)]:
+        by_hand.progress = replace(by_hand.progress, offset=batch - by_hand.progress.step)
+        by_hand.step()
+    assert small_runs.same(small_runs.weights(tmp_path / "run"), by_hand.model.state_dict())
+
+
+def test_a_run_that_diverges_wherever_it_begins_ends_in_one_line(data, tmp_path, monkeypatch):
     class Hopeless(Poisoned):
         batches = frozenset(range(6, 1000))
 
-    with pytest.raises(CheckError, match=r"step-00000005: 3 gradients in a row were not finite, 4 times .* lower optimiser\.peak"):
+    with pytest.raises(CheckError, match=r"step-00000000: 3 gradients .* not finite, 4 times .* none is before it; lower"):
         run_here(monkeypatch, SPARSE, data, tmp_path / "run", Hopeless)
+    told = [(line["step"], line["from_step"]) for line in small_runs.log(tmp_path / "run") if line["event"] == "rollback"]
+    assert told == [(5, 9), (0, 8), (0, 3), (0, 3)]
 
 
 # -- validation -----------------------------------------------------------------------------------------------------------------
