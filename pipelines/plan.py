@@ -6,6 +6,7 @@ inputs add tasks and old names stay. Packs are cut by content: whether an input 
 own path and its size, so that a new file changes the pack that it falls into and no other.
 
 Identity of an input is its content (sha256; for object stores what the store reports), never its time, place or listing order.
+The time of a local one is noted only to see, when it has been read, whether it is still what was hashed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipelines import path_lists, remote
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe, Source
 from pipelines.records import Input, Span
-from pipelines.sources import scan
+from pipelines.sources import scan, stamp
 
 _PACK_OVERHEAD = 4096  # what opening one more input costs, in bytes; keeps packs of empty files finite
 _PACK_CAP = 4  # a pack is closed at this many times the target, boundary or not
@@ -51,7 +52,12 @@ class Plan:
     tasks: tuple[Task, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plan.json has it: without the stamps of inputs, which are of this machine and hour."""
+        plain = asdict(self)
+        for task in plain["tasks"]:
+            for one in task["inputs"]:
+                del one["stamp"]
+        return plain
 
     def of_source(self, source: str) -> tuple[Task, ...]:
         return tuple(task for task in self.tasks if task.source == source)
@@ -78,8 +84,8 @@ def _tasks(name: str, source: Source, target: int, base: str, scanned: Callable[
 
     located = sorted(_locate(name, source, base).items())
     scans = _scans([url for _, url in located], source.format, target, scanned)
-    for (path, url), (size, sha256, spans) in zip(located, scans, strict=True):
-        found = Input(path, url, size, sha256)
+    for (path, url), (noted, (size, sha256, spans)) in zip(located, scans, strict=True):
+        found = Input(path, url, size, sha256, noted)
         if len(spans) > 1:
             close()
             tasks += [
@@ -94,12 +100,17 @@ def _tasks(name: str, source: Source, target: int, base: str, scanned: Callable[
     return sorted(tasks, key=lambda task: task.name)
 
 
-def _scans(urls: Sequence[str], kind: str, target: int, scanned: Callable[..., Any]) -> list[Any]:
-    """What `scanned` says of every input, in order. A crawl of 90,000 files on a web server is a request for each."""
+def _scans(urls: Sequence[str], kind: str, target: int, scanned: Callable[..., Any]) -> list[tuple[str | None, Any]]:
+    """(stamp, what `scanned` says) of every input, in order. A crawl of 90,000 files on a web server is a request for each."""
+
+    def scan_one(url: str) -> tuple[str | None, Any]:
+        noted = stamp(url)  # first: what is written while it is scanned shows too
+        return noted, scanned(url, kind, target)
+
     if kind == "datasets":
-        return [scanned(url, kind, target) for url in urls]
+        return [scan_one(url) for url in urls]
     with ThreadPoolExecutor(_ASKED) as pool:
-        return list(pool.map(lambda url: scanned(url, kind, target), urls))
+        return list(pool.map(scan_one, urls))
 
 
 def _opens_pack(path: str, size: int, target: int) -> bool:

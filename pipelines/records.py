@@ -7,7 +7,7 @@ cannot be read becomes a Reject with a reason of `schema.RejectReason`, and the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.schema import RejectReason
 
@@ -20,6 +20,7 @@ class Input:
     url: str
     size: int
     sha256: str  # of the content; for remote stores, of what the store reports as identity
+    stamp: str | None = field(default=None, compare=False)  # of its files here, when the plan was made: see `sources.stamp`
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ code of its own, for `verify --deep`. Modules are loaded when they are used.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pipelines import remote
@@ -17,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.records import Input, Limits, Record, Reject, Span
 
 _BLOCK = 1 << 20
+_HUB = "hf://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,33 @@ def scan(url: str, name: str, target_bytes: int) -> tuple[int, str, tuple[Span, 
     return size, digest, tuple(import_module(f"pipelines.sources.{module}").spans(url, target_bytes))
 
 
+def stamp(url: str) -> str | None:
+    """What tells that a local input, a file or a folder of files, was touched; None for one that lies elsewhere.
+
+    Size, time of writing and inode of every file: only ever compared with what they were, and no part of what is written.
+    """
+    if url.startswith(_HUB) or not remote.is_local(url):
+        return None
+    root = Path(remote.filesystem_of(url)[1])
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+    facts = [(str(path), found.st_size, found.st_mtime_ns, found.st_ino) for path in files for found in [path.stat()]]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
 def check_unchanged(source_input: Input, name: str) -> None:
-    """A UserError where a remote input is no longer what was planned: called when it has been read."""
-    if name == "datasets" or remote.is_local(source_input.url):
-        return
-    if _identity(source_input.url)[:2] != (source_input.size, source_input.sha256):
-        raise UserError(f"{source_input.url}: changed while the run was built; build it again")
+    """A UserError where an input is no longer what was planned: called when it has been read.
+
+    A local one is read again only where its stamp is another one: a file may be touched, or copied over itself.
+    """
+    url, noted = source_input.url, source_input.stamp
+    try:
+        if url.startswith(_HUB) or (noted is not None and stamp(url) == noted):
+            return
+        found = scan(url, name, sys.maxsize)[:2]  # of that size none is cut into spans
+    except FileNotFoundError:
+        found = None
+    if found != (source_input.size, source_input.sha256):
+        raise UserError(f"{url}: changed while the run was built; build it again")
 
 
 def _identity(url: str) -> tuple[int, str, bool]:

@@ -17,6 +17,7 @@ from pipelines.errors import CheckError
 from pipelines.plan import Task
 from pipelines.records import Input, Limits
 from pipelines.references import are_cited, cite_task, cited, key_of, task_path
+from pipelines.sources import stamp
 from pipelines.sources.mediawiki import markups
 from pipelines.store import Store
 from pipelines.urls import normalised
@@ -87,7 +88,7 @@ def test_real_dumps_are_what_element_tree_and_the_walk_find(tmp_path):
     paths = sorted(pathlib.Path(sample.sample_folder()).rglob("*.bz2"))
     assert len(paths) == 2
     for path in paths:
-        source_input = Input(path.name, str(path), 0, "0")
+        source_input = Input(path.name, str(path), 0, "0", stamp(str(path)))
         articles = list(markups(source_input, Limits()))
         texts = {}
         for element in ElementTree.fromstring(bz2.decompress(path.read_bytes())).iter():
@@ -126,7 +127,7 @@ def test_pages_that_are_no_documents_cite_nothing_and_a_cut_dump_what_it_has(tmp
         page(6, "http://a.example/6"),
     )
     path.write_bytes(path.read_bytes().removesuffix(b"</mediawiki>"))
-    store, task = Store(str(tmp_path / "run")), Task("w", "part", (Input("x.xml", str(path), 0, "0"),))
+    store, task = Store(str(tmp_path / "run")), Task("w", "part", (Input("x.xml", str(path), 0, "0", stamp(str(path))),))
     cite_task(store, task, Limits(2048))
     facts = store.sidecar(task_path(task))
     assert (facts["pages"], facts["links"], facts["urls"]) == (2, 3, 2)
