@@ -2,7 +2,8 @@
 
 An engine file says HOW to run (runner, workers, threads or processes, cloud project); nothing in it enters a key or changes
 a byte of the output. Locally `FnApiRunner` is named outright: Beam's default tries to download another runner and falls
-back silently. Threads are the mode that scales on one machine, since the kernels release the interpreter lock.
+back silently. Threads are the mode that scales on one machine, since the kernels release the interpreter lock. What options say
+is told by Beam's own parser, and one that it does not know is refused, since Beam would pass over it.
 
 Beam's local runner blocks and shows no metrics while it runs, so progress is read from the parts that have appeared. What
 fails in a worker comes back as the text of a traceback, after a log of the same: `run` raises the one error that stands at its
@@ -12,6 +13,8 @@ end, and keeps the rest as its cause, for --debug.
 from __future__ import annotations
 
 import builtins
+import difflib
+import functools
 import json
 import re
 import sys
@@ -22,7 +25,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from fsspec.utils import get_protocol
@@ -30,9 +33,13 @@ from fsspec.utils import get_protocol
 from pipelines.errors import CheckError, UserError
 
 if TYPE_CHECKING:
+    import argparse
+
     import apache_beam as beam
 
 _LOCAL = ("FnApiRunner", "BundleBasedDirectRunner")
+_RUNNERS = (*_LOCAL, "DataflowRunner", "PortableRunner", "FlinkRunner", "SparkRunner")  # others of Beam's download one
+_DOCKER = ("DOCKER", "beam:env:docker:v1")
 _NEEDED = {  # options without which a runner cannot work
     "DataflowRunner": ("project", "region", "temp_location"),
     "PortableRunner": ("job_endpoint",),
@@ -50,15 +57,47 @@ class Engine:
 
     @property
     def runner(self) -> str:
-        return self._last("runner") or "FnApiRunner"
+        """The runner by Beam's own spelling: Beam takes any case, with and without `Runner`, and the name of its module."""
+        given = self.given("runner") or "FnApiRunner"
+        name = given.rpartition(".")[2].lower()
+        return next((known for known in _RUNNERS if known.lower() in (name, f"{name}runner")), given)
 
     @property
     def is_local(self) -> bool:
         return self.runner in _LOCAL
 
-    def _last(self, option: str) -> str | None:
-        values = [text.partition("=")[2] for text in self.options if text.startswith(f"--{option}=")]
-        return values[-1] if values else None
+    @property
+    def is_service(self) -> bool:
+        """Whether jobs go to a job server, which has options of its own that Beam asks it for."""
+        return not self.is_local and self.runner != "DataflowRunner"
+
+    def given(self, option: str) -> Any:
+        """The value of one of Beam's options; None where it is not given."""
+        return getattr(_parsed(self).known, option)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What Beam understands of an engine's options."""
+
+    known: argparse.Namespace
+    unknown: list[str]
+    names: list[str]  # of all options that Beam has
+
+
+@functools.cache
+def _parsed(engine: Engine) -> _Parsed:
+    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{engine.name}: {message}")
+
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    parser.error = refuse
+    for section in PipelineOptions.__subclasses__():
+        section._add_argparse_args(parser)
+    known, unknown = parser.parse_known_args(engine.options)
+    return _Parsed(known, unknown, [name for action in parser._actions for name in action.option_strings])
 
 
 def load_engine(name: str = "local.yaml", extra: Sequence[str] = ()) -> Engine:
@@ -103,17 +142,30 @@ class Progress:
 
 def check(engine: Engine) -> None:
     """Refuses an engine that cannot work, before anything runs."""
-    for option in _NEEDED.get(engine.runner, ()):
-        if engine._last(option) in (None, ""):
-            raise UserError(f"{engine.name}: {engine.runner} needs --{option}; set it in the engine file or after --")
-    if engine._last("environment_type") == "DOCKER" and not engine._last("environment_config"):
+    parsed, runner = _parsed(engine), engine.runner
+    if runner not in _RUNNERS and not _is_own(runner):
+        raise UserError(f"{engine.name}: --runner={runner} is none of {', '.join(_RUNNERS)}")
+    if parsed.unknown and not engine.is_service:
+        first = parsed.unknown[0].partition("=")[0]
+        close = difflib.get_close_matches(first, parsed.names, 1)
+        raise UserError(f"{engine.name}: Beam has no option {first}" + (f"; did you mean {close[0]}?" if close else ""))
+    for option in _NEEDED.get(runner, ()):
+        if not engine.given(option):
+            raise UserError(f"{engine.name}: {runner} needs --{option}; set it in the engine file or after --")
+    environment = engine.given("environment_type") or (_DOCKER[0] if engine.is_service else None)
+    if environment in _DOCKER and not engine.given("environment_config"):
         # Beam would start its own image, which has no winnow, and fail in every worker.
         raise UserError(f"{engine.name}: --environment_config must name an image with winnow; or give --environment_type=LOOPBACK")
-    if engine.runner == "DataflowRunner":
-        temporary = engine._last("temp_location") or ""
-        if not temporary.startswith("gs://"):
-            # Beam would look for, or create, a default bucket.
-            raise UserError(f"{engine.name}: --temp_location={temporary} must be a gs:// path")
+    if runner == "DataflowRunner" and not engine.given("temp_location").startswith("gs://"):
+        # Beam would look for, or create, a default bucket.
+        raise UserError(f"{engine.name}: --temp_location={engine.given('temp_location')} must be a gs:// path")
+
+
+def _is_own(runner: str) -> bool:
+    """Whether a runner is a class of the user's, by the name of its module."""
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    return "." in runner and runner.rpartition(".")[2] not in StandardOptions.KNOWN_RUNNER_NAMES
 
 
 def check_reach(engine: Engine, urls: Iterable[str]) -> None:
@@ -136,7 +188,7 @@ def run(engine: Engine, stage: str, build: Callable[[beam.Pipeline], Any], progr
 
     check(engine)
     flags = list(engine.options)
-    if not any(flag.startswith("--runner=") for flag in flags):
+    if engine.given("runner") is None:
         flags.append("--runner=FnApiRunner")
     if not engine.is_local:
         flags.append(f"--job_name=winnow-{stage}-{time.strftime('%Y%m%d-%H%M%S')}")

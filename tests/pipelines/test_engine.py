@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
 
 from pipelines import engine
 from pipelines.beam_parts import Each
 from pipelines.errors import CheckError, UserError
 from tests.runs import ONE_WORKER, REPOSITORY, TWO_THREADS, run_build
 
+RUNNERS = "FnApiRunner, BundleBasedDirectRunner, DataflowRunner, PortableRunner, FlinkRunner, SparkRunner"
+DIRECT = "apache_beam.runners.direct.direct_runner.DirectRunner"
+DATAFLOW = "apache_beam.runners.dataflow.dataflow_runner.DataflowRunner"
 TRACEBACK = """Traceback (most recent call last):
   File "worker.py", line 1, in process
     yield from work(element)
@@ -102,12 +107,56 @@ def test_options_become_flags_and_the_command_line_wins(tmp_path):
             "flink.yaml: --environment_config must name an image with winnow; or give --environment_type=LOOPBACK",
         ),
         ("dataflow.yaml", ["--project=p"], "dataflow.yaml: DataflowRunner needs --region; set it in the engine file or after --"),
+        (
+            "local.yaml",
+            ["--runner", "dataflow"],
+            "local.yaml: DataflowRunner needs --project; set it in the engine file or after --",
+        ),
+        (
+            "dataflow.yaml",
+            ["--project", "p", "--region", "r", "--temp_location", "/tmp/x"],
+            "dataflow.yaml: --temp_location=/tmp/x must be a gs:// path",
+        ),
+        (
+            "local.yaml",
+            ["--runner=portable", "--job_endpoint", "localhost:8099"],  # Beam's default for a job server is its own image
+            "local.yaml: --environment_config must name an image with winnow; or give --environment_type=LOOPBACK",
+        ),
+        ("local.yaml", ["--runner=DirectRunner"], f"local.yaml: --runner=DirectRunner is none of {RUNNERS}"),
+        ("local.yaml", ["--runner", "prism"], f"local.yaml: --runner=prism is none of {RUNNERS}"),
+        ("local.yaml", [f"--runner={DIRECT}"], f"local.yaml: --runner={DIRECT} is none of {RUNNERS}"),
+        ("local.yaml", ["--runner=FnApiRuner"], f"local.yaml: --runner=FnApiRuner is none of {RUNNERS}"),
+        (
+            "local.yaml",
+            ["--direct_num_wrokers=8"],
+            "local.yaml: Beam has no option --direct_num_wrokers; did you mean --direct_num_workers?",
+        ),
+        ("local.yaml", ["8"], "local.yaml: Beam has no option 8"),
+        ("local.yaml", ["--direct_num_workers", "x"], "local.yaml: argument --direct_num_workers: invalid int value: 'x'"),
     ],
 )
-def test_an_engine_that_lacks_an_option_is_refused(name, options, message):
+def test_an_engine_that_cannot_work_is_refused(name, options, message):
     with pytest.raises(UserError) as caught:
         engine.check(engine.load_engine(name, options))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("given", ["DataflowRunner", "dataflowrunner", "dataflow", DATAFLOW])
+@pytest.mark.parametrize("form", ["--runner={}", "--runner {}"])
+def test_a_runner_is_the_one_that_beam_takes(given, form):
+    """However it is written: held to the runner that Beam itself makes of the same options."""
+    flags = form.format(given).split()
+    options = PipelineOptions(flags).view_as(StandardOptions)
+    assert type(create_runner(options.runner)).__name__ == "DataflowRunner"
+    found = engine.load_engine("local.yaml", flags)
+    assert (found.runner, found.is_local) == ("DataflowRunner", False)
+    with pytest.raises(UserError, match="workers cannot reach this machine's disk"):
+        engine.check_reach(found, ["/runs/demo"])
+
+
+def test_what_only_a_job_server_knows_is_left_to_it():
+    more = ["--job_endpoint=localhost:8099", "--environment_type=LOOPBACK", "--checkpointing_interval=9"]
+    engine.check(engine.load_engine("flink.yaml", more))
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "beam_config" / "engines").glob("*.yaml")))
