@@ -7,6 +7,8 @@
       optimiser/           the optimiser's state by torch.distributed.checkpoint, a file a process, for any number of readers
       state.json           where the run stood; sha256 of every other file
 
+The folder must be on a disk that all processes see. The main process gathers the weights in its machine's memory and writes them.
+
 A folder is written beside its place, synced and renamed, so that a killed run leaves whole ones and a `.tmp-` that the next start
 removes. One that is written again steps aside first, as `.old-`, which the next start puts back where the new one has not come.
 The newest `keep` stay. Before the first update an optimiser has no state and its folder is absent.
@@ -29,7 +31,6 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
@@ -38,7 +39,7 @@ from pipelines.errors import UserError
 from train import weights
 from train.config import ModelConfig
 from train.model import Decoder
-from train.parallel import World
+from train.parallel import ALONE, World, own_rows
 
 OPTIMISER, STATE = "optimiser", "state.json"
 _NAME = re.compile(r"^step-(\d{8,})$")
@@ -102,7 +103,8 @@ def save(
         weights.write_tensors(temporary / weights.WEIGHTS, tensors)
         if tokenizer is not None:
             (temporary / weights.TOKENIZER).write_bytes(tokenizer)
-        files = {path.relative_to(temporary).as_posix(): _digest(path) for path in temporary.rglob("*") if path.is_file()}
+    files = _digests(temporary, _written(temporary, world), world)
+    if world.main:
         weights.write_object(temporary / STATE, {**state, "step": step, "files": files})
         for path in (*temporary.rglob("*"), temporary):
             _sync(path)
@@ -123,6 +125,19 @@ def _not_told_that_one_process_is_alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
         yield
+
+
+def _written(folder: Path, world: World) -> list[str]:
+    """The files that this process has written."""
+    every = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    of_others = tuple(f"{OPTIMISER}/__{rank}_" for rank in range(world.size) if rank != world.rank)
+    own = [name for name in every if name.startswith(f"{OPTIMISER}/__{world.rank}_")]
+    return [name for name in every if not name.startswith(of_others)] if world.main else own
+
+
+def _digests(folder: Path, mine: list[str], world: World) -> dict[str, str]:
+    """sha256 of the files of all processes, of which each computes those it names."""
+    return {name: digest for some in world.gather({name: _digest(folder / name) for name in mine}) for name, digest in some.items()}
 
 
 def _digest(path: Path) -> str:
@@ -146,14 +161,22 @@ def read_state(folder: Path) -> dict[str, Any]:
     return weights.read_object(weights.require(str(folder), STATE) / STATE)
 
 
-def verify(folder: Path) -> None:
-    """Raises UserError where a file of the checkpoint is missing or is not what was written."""
-    for name, digest in sorted(read_state(folder).get("files", {}).items()):
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path}: missing; {_WAY_OUT}")
-        if _digest(path) != digest:
-            raise UserError(f"{path}: damaged, it holds other bytes than were written; {_WAY_OUT}")
+def verify(folder: Path, world: World = ALONE) -> None:
+    """Raises UserError, in all processes, where a file of the checkpoint is missing or is not what was written.
+
+    Each process reads its share of the files.
+    """
+    files = sorted(read_state(folder).get("files", {}).items())
+    found = [_fault(folder / name, digest) for name, digest in files[world.rank :: world.size]]
+    faults = [fault for some in world.gather(found) for fault in some if fault]
+    if faults:
+        raise UserError(f"{faults[0]}; {_WAY_OUT}")
+
+
+def _fault(path: Path, digest: str) -> str | None:
+    if not path.is_file():
+        return f"{path}: missing"
+    return None if _digest(path) == digest else f"{path}: damaged, it holds other bytes than were written"
 
 
 def check_model(folder: Path, config: ModelConfig) -> None:
@@ -177,9 +200,9 @@ def _fields(config: ModelConfig) -> dict[str, Any]:
 def load(folder: Path, model: Decoder, optimiser: Optimizer, world: World) -> dict[str, Any]:
     """Sets model and optimiser to a checkpoint and returns its state; to be called by all processes, of whatever number.
 
-    Raises UserError where the checkpoint is damaged, or is of another model.
+    A process reads what it holds of the weights. Raises UserError where the checkpoint is damaged, or is of another model.
     """
-    verify(folder)
+    verify(folder, world)
     check_model(folder, model.config)
     optimiser.zero_grad(set_to_none=True)
     if (folder / OPTIMISER).is_dir():
@@ -189,9 +212,8 @@ def load(folder: Path, model: Decoder, optimiser: Optimizer, world: World) -> di
         set_optimizer_state_dict(model, optimiser, moments)
     else:
         optimiser.state.clear()
-    tensors: dict[str, Any] = {}
-    if world.main:
-        tensors = dict(weights.read_tensors([folder / weights.WEIGHTS], weights.shapes_of(model)))
-    spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=world.size > 1)
-    set_model_state_dict(model, tensors, options=spread)
+    tensors = weights.read_tensors([folder / weights.WEIGHTS], weights.shapes_of(model))
+    for name, parameter in model.state_dict().items():
+        mine, rows = own_rows(parameter)
+        mine.copy_(tensors[name][rows])
     return read_state(folder)

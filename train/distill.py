@@ -35,14 +35,14 @@ import yaml
 from torch import Tensor
 
 from pipelines.errors import UserError
-from train import checkpoint, flops, losses, model, run_file, weights
+from train import checkpoint, flops, losses, run_file, weights
 from train.config import ModelConfig
 from train.corpus import Corpus, Vocabulary
 from train.loop import Trainer
 from train.metrics import Tally
 from train.model import Decoder, KVCache, Outputs
 from train.moe import DROPLESS, RoutingOptions
-from train.parallel import World
+from train.parallel import World, own_rows
 from train.run_config import Settings, TeacherSettings, filled
 
 
@@ -142,7 +142,8 @@ def take_weights(student: Decoder, teacher: Decoder) -> list[str]:
                 f"teacher.initialise: {name} {list(tensor.shape)} of the teacher {place}; give it the teacher's shape, or set "
                 "teacher.initialise=false"
             )
-        own[name].copy_(tensor)
+        mine, rows = own_rows(own[name])
+        mine.copy_(tensor[rows])
     return list(taken)
 
 
@@ -203,22 +204,24 @@ class TaughtTally(Tally):
 class Distiller(Trainer):
     """A trainer of a student. `settings.teacher` is there, the model dense (run_config.complete)."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, world: World) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus, world: World, begins: bool = True) -> None:
         """As Trainer's. Raises UserError where teacher, data and student do not fit."""
         self.told_teacher = filled(settings.teacher)
         self.teacher = read_teacher(self.told_teacher, corpus.vocabulary, world.device)
-        super().__init__(settings, corpus, world)
+        super().__init__(settings, corpus, world, begins)
 
     def build(self) -> Decoder:
-        """The student with its initial weights."""
+        """The student on the meta device, with its teacher."""
         with torch.device("meta"):
             student = Student(self.config, self.settings.checkpointing)
-        student.to_empty(device=self.world.device)
-        model.initialise(student, self.settings.seed)
         student.teacher, student.share = self.teacher, self.told_teacher.share
-        if self.told_teacher.initialise:
-            take_weights(student, self.teacher.model)
         return student
+
+    def initialise(self) -> None:
+        """Sets the initial weights: the seed's, and over them the teacher's where they are wanted."""
+        super().initialise()
+        if self.told_teacher.initialise:
+            take_weights(self.model, self.teacher.model)
 
     @property
     def flops_per_token(self) -> int:

@@ -31,8 +31,8 @@ from train.model import Decoder
 from train.moe import MoE
 
 
-def spread_experts(model: Decoder, mesh: DeviceMesh) -> list[str]:
-    """Keeps this process's share of every sparse layer's experts; returns the names of their parameters.
+def spread_experts(model: Decoder, mesh: DeviceMesh) -> None:
+    """Keeps this process's share of every sparse layer's experts.
 
     Raises UserError where the model is dense, or its experts cannot be shared out evenly.
     """
@@ -41,21 +41,23 @@ def spread_experts(model: Decoder, mesh: DeviceMesh) -> list[str]:
     if moe is None or moe.experts % size:
         what = "the model is dense" if moe is None else f"{moe.experts} experts cannot be shared by {size} processes evenly"
         raise UserError(f"parallel: experts: {what}; take parallel: ddp, or another number of processes")
-    names = []
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, MoE):
             for own in ("w_in_EFD", "w_out_EDF"):
-                setattr(module.experts, own, _share(getattr(module.experts, own), mesh))
-                names.append(f"{name}.experts.{own}")
+                share = getattr(module.experts, own).detach().chunk(size)[mesh.get_local_rank()].clone()
+                setattr(module.experts, own, nn.Parameter(DTensor.from_local(share, mesh, [Shard(0)], run_check=False)))
             module.dispatch = _dispatcher(mesh, moe.experts // size)
+
+
+def average_experts(model: Decoder) -> list[str]:
+    """Divides gradients of spread experts by the number of processes, from now on; returns the names of their parameters."""
+    names = []
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, DTensor):
+            size = parameter.device_mesh.size()
+            parameter.register_hook(lambda gradient, size=size: gradient / size)
+            names.append(name)
     return names
-
-
-def _share(whole: Tensor, mesh: DeviceMesh) -> nn.Parameter:
-    share = whole.detach().chunk(mesh.size())[mesh.get_local_rank()].clone()
-    parameter = nn.Parameter(DTensor.from_local(share, mesh, [Shard(0)], run_check=False))
-    parameter.register_hook(lambda gradient: gradient / mesh.size())
-    return parameter
 
 
 def _dispatcher(mesh: DeviceMesh, n_local: int) -> Dispatcher:

@@ -27,7 +27,7 @@ from train.data import Batch, TrainingData
 from train.metrics import Tally
 from train.moe import RoutingOptions
 from train.noise import noise_keys
-from train.parallel import World, reducing, wrap
+from train.parallel import World, initialise, reducing, replicate, shard
 from train.run_config import Settings, filled
 
 
@@ -56,8 +56,9 @@ class StepFacts:
 class Trainer:
     """A model, its optimiser and its data, at some point of a run."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, world: World) -> None:
-        """`settings` completed. All processes call this with the same arguments. The model is the seed's."""
+    def __init__(self, settings: Settings, corpus: Corpus, world: World, begins: bool = True) -> None:
+        """`settings` completed. All processes call this with the same arguments. The model is the seed's; where the run does not
+        begin, but is to `load` a checkpoint, its weights are not set."""
         self.settings, self.world, self.config = settings, world, settings.model_config_of_run()
         self.batch = filled(settings.batch)
         self.groups = self.batch // (1 if self.config.moe is None else self.config.moe.group)
@@ -67,14 +68,22 @@ class Trainer:
         if settings.compile:
             for block in self.model.blocks:
                 block.compile()
-        self.wrapped = wrap(self.model, settings.parallel, settings.precision == "bf16", world)
+        shard(self.model, settings.parallel, settings.precision == "bf16", world)
+        if begins:
+            self.initialise()
+        self.wrapped = replicate(self.model, settings.parallel, world)
         chosen = settings.optimiser
         betas = (filled(chosen.beta1), filled(chosen.beta2))
         self.optimiser = optim.make_optimiser(self.model, filled(chosen.kind), betas, filled(chosen.weight_decay))
 
     def build(self) -> model.Decoder:
-        """The model with its initial weights."""
-        return model.build(self.config, self.settings.seed, self.settings.checkpointing, self.world.device)
+        """The model on the meta device: shapes without memory."""
+        with torch.device("meta"):
+            return model.Decoder(self.config, self.settings.checkpointing)
+
+    def initialise(self) -> None:
+        """Sets the initial weights."""
+        initialise(self.model, self.settings.seed, self.world)
 
     @property
     def flops_per_token(self) -> int:

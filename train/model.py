@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,16 +208,19 @@ def build(config: ModelConfig, seed: int, checkpointing: Checkpointing = "none",
 
 def initialise(model: Decoder, seed: int) -> None:
     """Set all parameters to their initial values."""
-    for name, parameter in model.named_parameters():
-        with torch.no_grad():
-            if parameter.ndim >= 2 and not name.endswith("_bias"):
-                deviation = (model.config.init_scale / parameter.shape[-1]) ** 0.5
-                generator = torch.Generator().manual_seed(_parameter_seed(seed, name))
-                fresh = torch.empty(parameter.shape)
-                torch.nn.init.trunc_normal_(fresh, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
-                parameter.copy_(fresh)
-            else:
-                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(initial_value(model.config, seed, name, parameter.shape))
+
+
+def initial_value(config: ModelConfig, seed: int, name: str, shape: Sequence[int]) -> Tensor:
+    """float32, on the CPU: the initial value of the whole parameter of this name and shape."""
+    fresh = torch.empty(tuple(shape))
+    if fresh.ndim < 2 or name.endswith("_bias"):
+        return fresh.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+    deviation = (config.init_scale / shape[-1]) ** 0.5
+    generator = torch.Generator().manual_seed(_parameter_seed(seed, name))
+    return torch.nn.init.trunc_normal_(fresh, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
 
 
 def _parameter_seed(seed: int, name: str) -> int:

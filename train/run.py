@@ -119,11 +119,12 @@ class _Run:
         group = 1 if settings.model_config_of_run().moe is None else settings.model["moe"]["group"]
         if batch % (world.size * group):
             raise UserError(f"batch {batch} cannot be split over {world.size} processes in groups of {group}; change either")
-        self.trainer = Trainer(settings, corpus, world) if settings.teacher is None else Distiller(settings, corpus, world)
+        found = checkpoint.finished(self.root)
+        self.trainer = (Trainer if settings.teacher is None else Distiller)(settings, corpus, world, not found)
         self.trainer.data.check_passes(self.steps * batch, settings.data.epochs)
         self.sources = validation_sequences(corpus, self.trainer.data.context, settings.validation.sequences)
         self.log: metrics.Log | None = None
-        state = self._restore()
+        state = self._restore(found[-1]) if found else {}
         self.validation_due = bool(state.get("validation_due"))
         self.validation: dict[str, Any] = state.get("validation", {})  # the last one
         self.returns: int = state.get("returns", 0)  # rollbacks to the last checkpoint
@@ -132,12 +133,9 @@ class _Run:
             self.log = metrics.Log(folder, int(state.get("log_bytes", 0)))
         self._begin(state)
 
-    def _restore(self) -> dict[str, Any]:
-        """Goes to the last checkpoint, where there is one; the state that it holds."""
-        found = checkpoint.finished(self.root)
-        if not found:
-            return {}
-        state = self.trainer.load(found[-1])
+    def _restore(self, last: Path) -> dict[str, Any]:
+        """Goes to the last checkpoint; the state that it holds."""
+        state = self.trainer.load(last)
         if state.get("data") != self.corpus.digest:
             raise UserError(
                 f"{self.corpus.path}: not the shards that the run in {self.root.parent} began with (other sizes, weights or "

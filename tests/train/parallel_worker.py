@@ -28,6 +28,7 @@ from train.run_config import Settings
 from train.validation import validate
 
 STEPS = 3
+RESUMED = ("fsdp", "fsdp-adafactor", "experts", "experts-adafactor")
 LONG = changed(SPARSE, steps=24, saving__every=50, validation__every=12, micro_batch=4)  # of two processes each has one
 CASES = {
     "ddp": changed(SPARSE, parallel="ddp"),
@@ -67,7 +68,7 @@ def results(made: Trainer) -> dict:
 
 
 def _dtypes(made: Trainer) -> dict[str, str]:
-    """Types of gathered parameters while they are used."""
+    """Types of gathered parameters while they are used, and of rotary angles."""
     seen: dict[str, str] = {}
     block = made.model.blocks[0]
 
@@ -78,6 +79,7 @@ def _dtypes(made: Trainer) -> dict[str, str]:
     block.attention.register_forward_pre_hook(look("attention", lambda module: module.qkv.weight))
     block.ffn.register_forward_pre_hook(look("router", lambda module: module.router_ED))
     block.ffn_norm.register_forward_pre_hook(look("norm", lambda module: module.weight))
+    block.attention.register_forward_pre_hook(lambda _, inputs: seen.update(angles=str(inputs[1].rotation[0].dtype)[6:]))
     return seen
 
 
@@ -88,14 +90,28 @@ def main(folder: Path, data: str) -> None:
         corpus = open_corpus(data)
         for name, tree in CASES.items():
             made = Trainer(small_runs.settings(tree, corpus), corpus, world)
+            _write(folder / f"initial-{name}", made, world, {})
             seen = _dtypes(made) if name == "fsdp-bf16" else {}
             found = {**results(made), "dtypes": seen}
             _write(folder / name, made, world, found)
+        for name in RESUMED:
+            found = {"losses": _resumed(small_runs.settings(CASES[name], corpus), corpus, world, folder / f"saved-{name}")}
+            _write(folder / f"again-{name}", made, world, found)
         _write(folder / "poisoned", *_poisoned(corpus, world))
         runs.joined = lambda: contextlib.nullcontext(world)  # a process joins its world once
         for kind in ("ddp", "fsdp"):
             resumed = Settings.of(changed(LONG, parallel=kind, data__path=data), "test")
             runs.train(resumed, "test", folder / f"resumed-{kind}", lambda line: None)
+
+
+def _resumed(settings, corpus, world: World, folder: Path) -> list[float]:
+    """Losses of the last steps of a trainer that goes on from a checkpoint of the first."""
+    first = Trainer(settings, corpus, world)
+    first.step()
+    saved = first.save(folder, {})
+    second = Trainer(settings, corpus, world, begins=False)
+    second.load(saved)
+    return [second.step().tally.loss for _ in range(STEPS - 1)]
 
 
 def _poisoned(corpus, world: World):

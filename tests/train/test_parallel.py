@@ -18,6 +18,8 @@ from tests.train.parallel_worker import LONG
 from tests.train.shards import write_variant
 from tests.train.small_runs import SPARSE, arguments, changed, difference, same, start, steps, trainer, weights
 from train import run as runs
+from train.corpus import open_corpus
+from train.model import build
 from train.parallel import ALONE, World
 from train.run_config import Settings
 
@@ -72,9 +74,25 @@ def test_two_processes_are_one(data, two, name):
             assert row == other
 
 
-def test_under_bf16_routers_and_norms_stay_in_float32(two):
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-tied", "experts"])
+def test_initial_weights_do_not_depend_on_the_processes(data, two, name):
+    """Reference: train.model.build, a whole model in one process; to the bit."""
+    settings = small_runs.settings(parallel_worker.CASES[name], open_corpus(str(data)))
+    whole = build(settings.model_config_of_run(), settings.seed)
+    assert same(load_file(two / f"initial-{name}.safetensors"), whole.state_dict())
+
+
+@pytest.mark.parametrize("name", parallel_worker.RESUMED)
+def test_two_processes_go_on_to_the_bit(two, name):
+    """Reference: the same two processes without a checkpoint in between."""
+    wanted, got = (json.loads((two / one).with_suffix(".json").read_text()) for one in (name, f"again-{name}"))
+    assert got["losses"] == wanted["losses"][1:]
+
+
+def test_under_bf16_routers_norms_and_angles_stay_in_float32(two):
     dtypes = json.loads((two / "fsdp-bf16.json").read_text())["dtypes"]
-    assert dtypes == {"experts": "bfloat16", "attention": "bfloat16", "router": "float32", "norm": "float32"}
+    low = {"experts": "bfloat16", "attention": "bfloat16"}
+    assert dtypes == {**low, "router": "float32", "norm": "float32", "angles": "float32"}
 
 
 def test_all_processes_skip_what_one_of_them_cannot_take(data, two):
@@ -148,5 +166,6 @@ def test_a_batch_that_cannot_be_split_is_refused(data, tmp_path, monkeypatch):
 def test_one_process_alone_adds_nothing():
     x = torch.tensor([1.5, 2.0])
     assert ALONE.total(x) is x
+    assert ALONE.gather(x) == [x]
     assert ALONE.main
     assert (ALONE.any(True), ALONE.any(False)) == (True, False)

@@ -13,9 +13,10 @@ from pipelines.errors import UserError
 from tests.train import small_runs
 from tests.train.shards import write_variant
 from tests.train.small_runs import SPARSE, arguments, changed, invoke, same, start, steps, weights
-from train import report
+from train import loop, report
 from train import run as runs
 from train.loop import Trainer
+from train.parallel import shard
 from train.run_config import Settings
 
 LONG = changed(SPARSE, steps=30, saving__every=7, validation__every=10)
@@ -97,6 +98,23 @@ def test_a_stop_where_validation_is_due_leaves_it_for_later(data, alone, tmp_pat
     assert steps(folder) == steps(alone)
     assert same(weights(folder), weights(alone))
     assert summary["validation"]["loss"] == steps(alone)[-1]["loss"]
+
+
+def test_a_run_that_goes_on_draws_no_weights(data, alone, tmp_path, monkeypatch):
+    """They would be thrown away, and a large model takes minutes to draw. Nor does memory hold it before it is shared out."""
+    folder = shutil.copytree(alone, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints" / "step-00000030")
+    monkeypatch.setattr(Trainer, "initialise", None)
+    before: set[str] = set()
+
+    def look(model, *others):
+        before.update(one.device.type for one in model.parameters())
+        shard(model, *others)
+
+    monkeypatch.setattr(loop, "shard", look)
+    run_here(LONG, data, folder)
+    assert before == {"meta"}
+    assert same(weights(folder), weights(alone))
 
 
 def test_a_finished_run_is_not_begun_again(data, alone, tmp_path):
