@@ -122,7 +122,9 @@ def _fully_shard(model: Decoder, bf16: bool, world: World) -> None:
     # The losses are a view, which nobody changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
-    low = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else MixedPrecisionPolicy()
+    low = MixedPrecisionPolicy()
+    if bf16:  # inputs are left alone: autocast casts those of products, and rotary angles must stay in float32
+        low = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         assert isinstance(block, Block)
         fully_shard(block.attention, mesh=mesh, mp_policy=low)
