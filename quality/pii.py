@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from quality.text import U0, U1, buffers, equal_within, kernel, trailing_zeros
+from quality.text import ALL, U0, U1, U63, block, buffers, kernel, mask_digits, mask_equal, string_array, trailing_zeros
 
 EMAIL, ADDRESS = "email@example.com", "192.0.2.1"
+_EMAIL_MASK, _ADDRESS_MASK = EMAIL.encode(), ADDRESS.encode()
 # Bounded repeats: the local part, labels and the whole name are as long as RFC 5321 allows, so that no text takes quadratic time.
 # Dots before an address and dashes behind it are the sentence's; but no address begins or ends within a name.
 _EMAIL = re.compile(
@@ -35,33 +35,70 @@ _ADDRESS = re.compile(rf"(?<![0-9A-Za-z.]){_OCTET}(?:\.{_OCTET}){{3}}(?![0-9A-Za
 
 def count(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """(e-mail addresses, public IPv4 addresses) of each text, int32 [n]; texts: large_string [n]. Masks do not count."""
-    emails, addresses = np.zeros(len(texts), np.int32), np.zeros(len(texts), np.int32)
-    for number, run in _runs(texts, _AT):
-        emails[number] += sum(match[0] != EMAIL for match in _EMAIL.finditer(run))
-    for number, run in _runs(texts, _DOT):
-        addresses[number] += sum(_public(match[0]) for match in _ADDRESS.finditer(run))
-    return emails, addresses
+    data, offsets = buffers(texts)
+    emails, addresses = (np.bincount(_texts_of(places, offsets), minlength=len(texts)) for places in _found(data, offsets))
+    return emails.astype(np.int32), addresses.astype(np.int32)
 
 
 def mask(texts: pa.Array) -> pa.Array:
     """The texts (large_string [n]) with every address replaced by its mask."""
-    chosen = sorted({number for sign in (_AT, _DOT) for number, _ in _runs(texts, sign)})
-    if not chosen:
+    data, offsets = buffers(texts)
+    emails, addresses = _found(data, offsets)
+    if not len(emails) and not len(addresses):
         return texts
-    found = [masked(texts[number].as_py()) for number in chosen]
-    which = np.zeros(len(texts), bool)
-    which[chosen] = True
-    return pc.replace_with_mask(texts, pa.array(which), pa.array(found, texts.type))
+    places = np.concatenate([emails, addresses])
+    order = np.argsort(places[:, 0], kind="stable")
+    pieces = []
+    first = int(offsets[0])
+    whole, at, longer = data[first : int(offsets[-1])].tobytes(), 0, np.zeros(len(places), np.int64)
+    for number, (start, stop) in zip(order.tolist(), (places[order] - first).tolist(), strict=True):
+        if start >= at:  # else an IP address within an e-mail address
+            sign = _EMAIL_MASK if number < len(emails) else _ADDRESS_MASK
+            pieces += [whole[at:start], sign]
+            longer[number] = len(sign) - (stop - start)
+            at = stop
+    pieces.append(whole[at:])
+    grown = np.bincount(_texts_of(places, offsets) + 1, weights=longer, minlength=len(offsets)).astype(np.int64)
+    return string_array(np.frombuffer(b"".join(pieces), np.uint8), offsets - first + np.cumsum(grown))
 
 
 def masked(text: str) -> str:
-    """One text with every address replaced by its mask."""
+    """One text with every address replaced by its mask: `mask` in plain Python."""
     text = _EMAIL.sub(EMAIL, text)
     return _ADDRESS.sub(lambda match: ADDRESS if _public(match[0]) else match[0], text)
 
 
 def _public(address: str) -> bool:
     return ipaddress.ip_address(address).is_global
+
+
+def _found(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(e-mail addresses, public IPv4 addresses) of texts: int64 [found, 2], where each begins and ends in `data`, in order."""
+    emails, addresses = _runs(data, offsets)
+    return (
+        _matches(_EMAIL, data, emails, lambda found: found != EMAIL),
+        _matches(_ADDRESS, data, addresses, _public),
+    )
+
+
+def _matches(pattern: re.Pattern[str], data: np.ndarray, runs: np.ndarray, counts: Callable[[str], bool]) -> np.ndarray:
+    """int64 [found, 2]: where in `data` the matches that count begin and end, of a pattern in runs (int64 [k, 2]).
+
+    An address lies in one run, and what the patterns ask of the characters beside it a line feed fulfils as a run's neighbours do:
+    the runs, a line each, have the addresses that they have in their texts.
+    """
+    whole = data.data
+    lines = b"\n".join([whole[start:stop] for start, stop in runs.tolist()]).decode("ascii")
+    places = [match.span() for match in pattern.finditer(lines) if counts(match[0])]
+    found = np.array(places, np.int64).reshape(-1, 2)
+    begins = np.cumsum([0, *(np.diff(runs)[:, 0] + 1)])
+    run = np.searchsorted(begins, found[:, 0], "right") - 1
+    return found + (runs[run, 0] - begins[run])[:, None]
+
+
+def _texts_of(places: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """int64 [found]: the numbers of the texts in which places (int64 [found, 2]) begin."""
+    return np.searchsorted(offsets, places[:, 0], "right") - 1
 
 
 # -- where an address can stand ---------------------------------------------------------------------------------------------
@@ -87,55 +124,65 @@ def _character_classes() -> np.ndarray:
 _CLASSES = _character_classes()
 
 
-def _runs(texts: pa.Array, sign: int) -> Iterator[tuple[int, str]]:
-    """(number of a text, a longest run of the characters of an address) for the runs in which one may stand.
-
-    An address lies in one run, and what the patterns ask of the characters beside it a run's ends fulfil: a run by itself has the
-    addresses that it has in its text.
-    """
-    data, offsets = buffers(texts)
-    runs = np.empty((1024, 3), np.int64)
-    found = _find(data, offsets, sign, _CLASSES, np.empty(64, np.uint8), runs)
-    if found > len(runs):
-        runs = np.empty((found, 3), np.int64)
-        _find(data, offsets, sign, _CLASSES, np.empty(64, np.uint8), runs)
-    whole = data.data
-    for number, start, stop in runs[:found].tolist():
-        yield number, str(whole[start:stop], "ascii")
+def _runs(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [k, 2] each: the longest runs of the characters of an e-mail, an IPv4 address in which one may stand."""
+    emails, addresses = np.empty((1024, 2), np.int64), np.empty((1024, 2), np.int64)
+    many = _find(data, offsets, _CLASSES, np.empty(64, np.uint8), emails, addresses)
+    if max(many) > len(emails):
+        emails, addresses = (np.empty((number, 2), np.int64) for number in many)
+        _find(data, offsets, _CLASSES, np.empty(64, np.uint8), emails, addresses)
+    return emails[: many[0]], addresses[: many[1]]
 
 
 @kernel
 def _find(
-    data: np.ndarray, offsets: np.ndarray, sign: int, classes: np.ndarray, pad: np.ndarray, runs: np.ndarray
-) -> int:
-    """Fills runs, int64 [k, 3] of (text, start, stop), as far as there is room; returns how many there are."""
-    kind = _IN_EMAIL if sign == _AT else _IN_ADDRESS
-    found = 0
+    data: np.ndarray, offsets: np.ndarray, classes: np.ndarray, pad: np.ndarray, emails: np.ndarray, addresses: np.ndarray
+) -> tuple[int, int]:
+    """Writes runs to emails and addresses, int64 [k, 2], as far as there is room; returns how many there are of each."""
+    source, padding = data.ctypes.data, pad.ctypes.data
+    n_emails, n_addresses = 0, 0
     for text in range(offsets.shape[0] - 1):
         start, stop = offsets[text], offsets[text + 1]
-        at = start
-        while at < stop:
-            signs = equal_within(data, at, stop, sign, pad)
-            after = min(at + 64, stop)
+        after_email, after_address = start, start  # a run once
+        for at in range(start, stop, 64):
+            if at + 64 <= data.shape[0]:
+                base, place = source, at
+            else:
+                block(data, at, pad)
+                base, place = padding, 0
+            inside = ALL >> np.uint64(64 - min(stop - at, 64))
+            digits = mask_digits(base, place)
+            # Dots between digits, or at an end of the block.
+            dots = mask_equal(base, place, _DOT) & inside & ((digits << U1) | U1) & ((digits >> U1) | (U1 << U63))
+            signs = mask_equal(base, place, _AT) & inside
             while signs != U0:
                 here = at + trailing_zeros(signs)
                 signs &= signs - U1
-                if sign == _AT and not _maybe_email(data, start, here, stop, classes):
-                    continue
-                if sign == _DOT and not _maybe_address(data, start, here, stop):
-                    continue
-                left, right = here, here + 1
-                while left > start and classes[data[left - 1]] & kind:
-                    left -= 1
-                while right < stop and classes[data[right]] & kind:
-                    right += 1
-                if found < runs.shape[0]:
-                    runs[found, 0], runs[found, 1], runs[found, 2] = text, left, right
-                found += 1
-                after = right  # a run once
-                break
-            at = after
-    return found
+                if here >= after_email and _maybe_email(data, start, here, stop, classes):
+                    after_email = _widen(data, start, here, stop, classes, _IN_EMAIL, emails, n_emails)
+                    n_emails += 1
+            while dots != U0:
+                here = at + trailing_zeros(dots)
+                dots &= dots - U1
+                if here >= after_address and _maybe_address(data, start, here, stop):
+                    after_address = _widen(data, start, here, stop, classes, _IN_ADDRESS, addresses, n_addresses)
+                    n_addresses += 1
+    return n_emails, n_addresses
+
+
+@kernel
+def _widen(
+    data: np.ndarray, start: int, here: int, stop: int, classes: np.ndarray, kind: int, runs: np.ndarray, number: int
+) -> int:
+    """Writes the run of a kind around `here` to runs[number], if there is room; returns where it ends."""
+    left, right = here, here + 1
+    while left > start and classes[data[left - 1]] & kind:
+        left -= 1
+    while right < stop and classes[data[right]] & kind:
+        right += 1
+    if number < runs.shape[0]:
+        runs[number, 0], runs[number, 1] = left, right
+    return right
 
 
 @kernel

@@ -23,11 +23,11 @@ def _texts(*texts):
         ("<a@b.de>, (c_d@e-f.co.uk); mailto:q@r.io", "<email@example.com>, (email@example.com); mailto:email@example.com", 3, 0),
         ("no @ here, a@b, @name, x@y.z, a@.com, .@b.com", "no @ here, a@b, @name, x@y.z, a@.com, .@b.com", 0, 0),
         ("user@host.name-and-more and Ünïcode@example.org", "user@host.name-and-more and Ünïemail@example.com", 1, 0),
-        ("write to john@b.com--I answer, or john@b.com- no", "write to email@example.com--I answer, or email@example.com- no", 2, 0),
+        ("to j@b.com--I answer, or j@b.com- no", "to email@example.com--I answer, or email@example.com- no", 2, 0),
         ("well ...john@b.com, .j@b.com", "well ...email@example.com, .email@example.com", 2, 0),
         ("x@y.xn--p1ai, x@xn--bcher-kva.de, x@y.xn--", "email@example.com, email@example.com, email@example.com--", 3, 0),
         (f"{'a' * 65}@b.com, {'a' * 65}.b@c.de: no name is so long; j@bücher.de is not in ASCII", None, 0, 0),
-        ("8.8.8.8@b.com, 8.8.8.8..j@b.com, j@b.com..8.8.8.8", "email@example.com, email@example.com, email@example.com..8.8.8.8", 3, 2),
+        ("8.8.8.8@b.com, 8.8.8.8..j@b.com j@b.com..8.8", "email@example.com, email@example.com email@example.com..8.8", 3, 2),
         ("server 8.8.8.8:53 and 1.1.1.1.", "server 192.0.2.1:53 and 192.0.2.1.", 0, 2),
         ("10.0.0.1, 127.0.0.1, 192.168.7.7, 169.254.1.1, 0.0.0.0, 255.255.255.255", None, 0, 0),
         ("version 1.2.3.4.5, 256.1.1.1, 1.2.3, 01.2.3.4, v8.8.8.8", None, 0, 0),
@@ -50,7 +50,7 @@ def test_masking_twice_is_masking_once_and_leaves_nothing_to_count(texts):
     assert [found.tolist() for found in pii.count(once)] == [[0] * len(texts)] * 2
 
 
-_PIECES = [*"a@.1-_ é\n", "--", "..", ".xn--", "a.b@", "@c.de", "1.2.", "3.4", "8.8.8.8", "256", "email@example.com", "x" * 64, " " * 61]
+_PIECES = [*"a@.1-_ é\n", "--", "..", ".xn--", "a.b@", "@c.de", "1.2.", "3.4", "8.8.8.8", "256", "x" * 64, " " * 61, pii.EMAIL]
 
 
 @given(st.lists(st.lists(st.sampled_from(_PIECES), max_size=40).map("".join), max_size=5), st.integers(0, 3))
