@@ -7,7 +7,7 @@ document a row number (part index << 32 | row) that is the same for every stage 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.plan import Plan, Task
@@ -39,15 +39,18 @@ def task_record(task: Task) -> str:
     return f"documents/{task.source}/{task.name}.json"
 
 
+def task_rejects(task: Task) -> str:
+    """The table of the records of a task that are no documents."""
+    return f"rejects/{task.source}/{task.name}.parquet"
+
+
 def list_parts(store: Store, plan: Plan) -> tuple[Part, ...]:
     """Every documents part of the plan's tasks, in order."""
-    found = [
-        (task.source, name, store.sidecar(f"documents/{task.source}/{name}.parquet"))
-        for task in plan.tasks
-        for name in store.read_json(task_record(task))["parts"]
-    ]
+    records = store.each(plan.tasks, lambda task: store.read_json(task_record(task)))
+    named = sorted((task.source, name) for task, record in zip(plan.tasks, records, strict=True) for name in record["parts"])
+    sidecars = store.each([f"documents/{source}/{name}.parquet" for source, name in named], store.sidecar)
     parts = []
-    for index, (source, name, sidecar) in enumerate(sorted(found, key=lambda row: row[:2])):
+    for index, ((source, name), sidecar) in enumerate(zip(named, sidecars, strict=True)):
         if sidecar is None:
             raise RuntimeError(f"documents/{source}/{name}.parquet has no sidecar though its task is recorded as done")
         parts.append(Part(index, source, name, sidecar["rows"], sidecar["text_bytes"], sidecar["sha256"]))
@@ -59,11 +62,10 @@ def shard_of(part: Part, shards: int) -> int:
     return int.from_bytes(hashlib.blake2b(part.name.encode(), digest_size=8).digest(), "big") % shards
 
 
-def content_of(store: Store, paths: Iterable[str]) -> list[str]:
+def content_of(store: Store, paths: Sequence[str]) -> list[str]:
     """sha256 of finished parts, in order: what the next stage is made from."""
     digests = []
-    for path in paths:
-        sidecar = store.sidecar(path)
+    for path, sidecar in zip(paths, store.each(paths, store.sidecar), strict=True):
         if sidecar is None:
             raise RuntimeError(f"{store.url(path)} is not finished")
         digests.append(sidecar["sha256"])
