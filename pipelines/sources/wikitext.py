@@ -5,7 +5,7 @@ labels of links, headings, list items, formulas, what stands between formatting 
 own, without their marks.
 
 One pass with a stack of open brackets, so nesting costs linear time whatever it looks like; a bracket that nobody closes is
-dropped and its content kept, as a reader of the page would see it.
+dropped and its content kept, as a reader of the page would see it, and so is a link around more than 20 levels of links.
 """
 
 from __future__ import annotations
@@ -13,36 +13,51 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 FILE_NAMES = frozenset(["file", "image", "media", "category"])
 _BRACKETS = re.compile(r"\{\{|\}\}|\{\||\|\}(?!\})|\[\[|\]\]")  # the end of {{a|}} is }}, not |}
+_MAX_HEIGHT = 20  # a level copies what stands inside of it; MediaWiki has links inside of a picture's caption, and no deeper
 _CLOSES = {"}}": "{{", "|}": "{|", "]]": "[["}
 # Elements that are left out with what they hold.
 _LEFT_OUT = ("ref", "gallery", "timeline", "score", "imagemap", "graph", "mapframe", "style", "script", "references")
 _ELEMENT = re.compile(rf"<({'|'.join(_LEFT_OUT)})\b([^<>]*)>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_EXTERNAL = re.compile(r"\[(?:(?:https?|ftp|mailto):|//)[^\s\]]+[^\S\n]*([^\]\n]*)\]")
-_HEADING = re.compile(r"^(={1,6})[^\S\n]*([^\n]*?)[^\S\n]*\1[^\S\n]*$", re.MULTILINE)
+# One that is not closed on its line is matched, too, up to the line's end: so no later one of that line is looked at for nothing.
+_EXTERNAL = re.compile(r"\[(?:(?:https?|ftp|mailto):|//)[^\s\]]++[^\S\n]*+([^\]\n]*+)(\]?)")
+_HEADING = re.compile(r"^=[^\n]*", re.MULTILINE)
 _ITEM = re.compile(r"^[*#:;]+[^\S\n]*", re.MULTILINE)
 _RULE = re.compile(r"^-{4,}", re.MULTILINE)
 _MAGIC = re.compile(r"__[A-Z]{3,}__")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*")
 _BLANKS = re.compile(r"\n{3,}")
+# Python refuses to read 4,301 digits. A number of more than eight is beyond Unicode, whatever its further digits are.
+_NUMBER = re.compile(r"&#0*([0-9]{8})[0-9]*")
 
 
 def plain_text(markup: str, file_names: Collection[str] = FILE_NAMES) -> str:
     """The text of an article. file_names: lower-case names of the namespaces whose links show no text."""
     text = _without_elements(without_comments(markup))
     text = _without_brackets(text, frozenset(file_names) | FILE_NAMES)
-    text = _EXTERNAL.sub(r"\1", text)
+    text = _EXTERNAL.sub(lambda found: found[1] if found[2] else found[0], text)
     text = _TAG.sub("", _BREAK.sub("\n", text))
     text = _MAGIC.sub("", text).replace("'''", "").replace("''", "")
-    text = _RULE.sub("", _ITEM.sub("", _HEADING.sub(r"\2", text)))
-    text = html.unescape(text).replace("\xa0", " ")
+    text = _RULE.sub("", _ITEM.sub("", _HEADING.sub(_heading, text)))
+    text = _unescaped(text).replace("\xa0", " ")
     lines = [line.strip() for line in text.split("\n")]
     return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _heading(line: re.Match[str]) -> str:
+    """The words of a heading, whose level is what stands at both ends of its line; another line as it is."""
+    text = line[0].rstrip()
+    level = min(6, len(text) // 2, len(text) - len(text.lstrip("=")), len(text) - len(text.rstrip("=")))
+    return text[level:-level].strip() if level else line[0]
+
+
+def _unescaped(text: str) -> str:
+    """The text with the characters that its references stand for."""
+    return html.unescape(_NUMBER.sub(r"&#\1", text))
 
 
 def without_comments(text: str) -> str:
@@ -80,42 +95,42 @@ def _without_elements(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-@dataclass(slots=True)
-class _Open:
-    """A bracket that has not been closed yet, and the text inside it so far."""
-
-    bracket: str
-    parts: list[str] = field(default_factory=list)
-
-
 def _without_brackets(text: str, file_names: Collection[str]) -> str:
-    stack = [_Open("")]
+    parts: list[str] = []
+    opened: list[str] = []  # brackets that have not been closed yet,
+    begins: list[int] = []  # where in `parts` what stands inside of each begins,
+    heights = bytearray(1)  # and how many levels of links there are inside of it; the first one is that of the whole
     waiting = {"{{": 0, "{|": 0, "[[": 0}
     at = 0
     for match in _BRACKETS.finditer(text):
-        stack[-1].parts.append(text[at : match.start()])
+        if match.start() > at:
+            parts.append(text[at : match.start()])
         at, bracket = match.end(), match[0]
         opener = _CLOSES.get(bracket)
         if opener is None:
             if bracket == "{|" and not _starts_line(text, match.start()):
-                stack[-1].parts.append(bracket)
+                parts.append(bracket)
                 continue
-            stack.append(_Open(bracket))
+            opened.append(bracket)
+            begins.append(len(parts))
+            heights.append(0)
             waiting[bracket] += 1
-        elif not waiting[opener] or (opener == "[[" and stack[-1].bracket != "[["):
+        elif not waiting[opener] or (opener == "[[" and (opened[-1] != "[[" or heights[-1] == _MAX_HEIGHT)):
             if bracket == "|}":
-                stack[-1].parts.append(bracket)
+                parts.append(bracket)
         else:
-            while stack[-1].bracket != opener:  # what stands open inside of it is closed with it
-                inner = stack.pop()
-                waiting[inner.bracket] -= 1
-                stack[-1].parts += inner.parts
-            inner = stack.pop()
+            depth = len(opened) - 1
+            while opened[depth] != opener:  # what stands open inside of it goes with it
+                waiting[opened[depth]] -= 1
+                depth -= 1
             waiting[opener] -= 1
+            begin, height = begins[depth], heights[-1]
+            content = parts[begin:]
+            del opened[depth:], begins[depth:], heights[depth + 1 :], parts[begin:]
             if opener == "[[":
-                stack[-1].parts.append(_label("".join(inner.parts), file_names))
-    stack[-1].parts.append(text[at:])
-    return "".join(part for opened in stack for part in opened.parts)
+                parts.append(_label("".join(content), file_names))
+                heights[-1] = max(heights[-1], height + 1)
+    return "".join([*parts, text[at:]])
 
 
 def _starts_line(text: str, at: int) -> bool:
