@@ -40,6 +40,7 @@ from pipelines import (
     packages,
     references,
     removal,
+    run_directory,
     select,
     select_settings,
     tokenize,
@@ -114,17 +115,20 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     earlier = against.resolve(recipe, base)
     for variant in recipe.variants:
         select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
+    run_directory.check(Store(run_folder))
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
         _not_being_purged(store)
         _not_itself(store, earlier)
-        store.sweep()
+        run_directory.sweep(store)
         plan = make_plan(recipe, base)
-        check_reach(engine, (one.url for task in plan.tasks for one in task.inputs))
+        inputs = [one.url for task in plan.tasks for one in task.inputs]
+        check_reach(engine, inputs)
+        run_directory.check_inputs(store, inputs)
         store.remove("manifest.json")
-        store.publish(RECIPE, dump(recipe).encode())
         named = {against.NAMED: [one.to_json() for one in earlier]} if earlier else {}
-        store.publish_json("plan.json", {**plan.to_json(), **named})
+        store.publish_json(run_directory.PLAN, {**plan.to_json(), **named})  # first: by it the folder is a run directory
+        store.publish(RECIPE, dump(recipe).encode())
         job = _Build(store, recipe, engine, say)
 
         parts = _extract(job, plan, blocked)

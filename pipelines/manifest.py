@@ -21,13 +21,12 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, resolved
 from pipelines.report import CARD, CROISSANT, PAGE, STATS, write_croissant
 from pipelines.report.statistics import statistics_path
+from pipelines.run_directory import owns
 from pipelines.select_settings import solution_path
 from pipelines.store import SIDECAR, Store
 from pipelines.tokenize import SPLITS, list_shards
 
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
-# Not part of what a build wrote: other commands own them, or they say when and how a run was made.
-_KEPT_APART = ("comparisons/", "runs.jsonl", ".lock", MANIFEST, "plan.json")
 _PAGES = (RECIPE, STATS, PAGE, CARD)
 
 
@@ -89,12 +88,11 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
 
 
 def prune(store: Store, manifest: dict[str, Any]) -> None:
-    """Removes what earlier builds of this run left and the present recipe no longer makes."""
+    """Removes what earlier builds of this run left and the present recipe no longer makes, in the folders that are a build's."""
     stated = set(manifest["files"])
     for path in store.files(""):
-        if path.startswith(_KEPT_APART) or path.removesuffix(SIDECAR) in stated:
-            continue
-        store.remove(path)
+        if owns(path) and path.removesuffix(SIDECAR) not in stated:
+            store.remove(path)
 
 
 def _versions() -> dict[str, str]:

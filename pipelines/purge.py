@@ -38,6 +38,7 @@ from pipelines.plan import Plan
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, parse
 from pipelines.report import statistics, write_report
+from pipelines.run_directory import sweep
 from pipelines.schema import CLUSTERS, DOCUMENTS, content_hash
 from pipelines.store import SIDECAR, Store, TableWriter, reading_table
 from pipelines.verify import load_plan
@@ -69,7 +70,7 @@ def purge(folder: str) -> Purge:
     if not where.exists(MANIFEST) and not where.exists(removal.JOURNAL):
         raise UserError(f"{folder}: no complete run (manifest.json is missing); run winnow build")
     with where.lock() as store:
-        store.sweep()
+        sweep(store)
         recipe, plan = parse(store.read(RECIPE).decode(), store.url(RECIPE)), load_plan(store)
         if store.exists(MANIFEST):
             store.remove(removal.JOURNAL)

@@ -18,8 +18,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -34,11 +33,8 @@ if TYPE_CHECKING:
     import fsspec
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 TEMPORARY = ".tmp-"  # in the name of every file that is not finished
 SIDECAR = ".stats.json"
-_AT_ONCE = 32  # requests to an object store
-_AHEAD = 8 * _AT_ONCE  # answers that may wait to be looked at
 
 
 def canonical_json(value: Any) -> bytes:
@@ -189,15 +185,6 @@ class Store:
             return []
         return sorted(name[len(base) :] for name in found if name.startswith(base))
 
-    def each(self, items: Sequence[Item], ask: Callable[[Item], T]) -> Iterator[T]:
-        """What `ask` says of every item, in order; of an object store, where a question is a request, many are asked at once."""
-        if self.is_local():
-            yield from map(ask, items)
-            return
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for first in range(0, len(items), _AHEAD):
-                yield from pool.map(ask, items[first : first + _AHEAD])
-
     # -- writing ----------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -293,12 +280,6 @@ class Store:
     def _follow_holder(self) -> None:
         if self.holder is not None:
             lock.follow(self.local_path(".lock"), self.holder)
-
-    def sweep(self) -> None:
-        """Removes what killed processes left unfinished; only while the lock is held."""
-        for path in self.files(""):
-            if TEMPORARY in path.rsplit("/", 1)[-1]:
-                self.remove(path)
 
 
 def _sync_folder(folder: str) -> None:

@@ -17,14 +17,14 @@ import zlib
 
 import pytest
 
-from pipelines import cli, remote
+from pipelines import cli, remote, run_directory
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.recipe_file import parse
 from pipelines.store import SIDECAR, Store
 from tests import corpus
 from tests.errors import one_line
-from tests.pipelines.object_stores import SERVERS
+from tests.pipelines.object_stores import BUCKET, SERVERS
 from tests.runs import APART, ONE_WORKER, REPOSITORY
 
 OVERRIDES = ["limits.part_bytes=200000", "tokens.shards=1"]
@@ -161,6 +161,19 @@ def test_a_build_that_was_killed_is_gone_on_with_once_its_lock_is_removed(store,
         assert len(again) == len(before)  # each once, by the build that was killed
         assert store.gate.times("PUT", ".parquet") > written
     _same(store, "killed", near)
+
+
+@pytest.mark.parametrize("folder", ["mine/", ""], ids=["folder", "bucket"])
+def test_a_folder_with_other_objects_is_refused_before_anything_is_written(store, few, folder):
+    store.put("mine/data/x.jsonl", b"{}")
+    url = store.url(folder)
+    before = store.filesystem().find(BUCKET)
+    way = "; give --run a new folder, or an empty one"
+    one_line(lambda: _build(few, url), f"{url}: holds files and is no run directory (", way)
+    assert store.filesystem().find(BUCKET) == before
+    below = store.url("mine/data")
+    one_line(lambda: _build(few, below), f"{below}: holds files and is no run directory (x.jsonl){way}")
+    run_directory.check(Store(store.url("mine/none")))
 
 
 # -- one file -----------------------------------------------------------------------------------------------------------------

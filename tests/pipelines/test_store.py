@@ -5,7 +5,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 
 import pyarrow as pa
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import CheckError, UserError
-from pipelines.store import SIDECAR, TEMPORARY, Store, TableWriter, canonical_json, reading_table, stage_key
+from pipelines.store import SIDECAR, Store, TableWriter, canonical_json, reading_table, stage_key
 
 SCHEMA = pa.schema([("text", pa.large_string()), ("number", pa.int64())])
 
@@ -63,22 +62,6 @@ def test_a_part_counts_as_finished_only_under_its_key(store):
     assert not store.exists("part.parquet" + SIDECAR)
 
 
-def test_many_are_asked_at_once_of_an_object_store_and_answers_keep_their_order(store):
-    """Eight askers wait for each other, or the barrier breaks; of a local store one asks, without a thread."""
-    meeting = threading.Barrier(1 if store.is_local() else 8, timeout=120)
-
-    def ask(number):
-        meeting.wait()
-        return number
-
-    assert list(store.each(range(400), ask)) == list(range(400))
-    asked = []
-    answers = store.each(range(5000), asked.append)
-    next(answers)
-    assert len(asked) < 1000  # what is not looked at yet is not held
-    answers.close()
-
-
 def test_every_flipped_byte_of_a_page_is_an_error(tmp_path):
     store = Store(str(tmp_path))
     rows = [{"text": f"a line of text number {i}", "number": i} for i in range(200)]
@@ -107,14 +90,6 @@ def test_the_local_lock_dies_with_its_process(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     with Store(str(tmp_path)).lock():
         pass
-
-
-def test_sweep_removes_what_a_killed_process_left(tmp_path):
-    store = Store(str(tmp_path))
-    store.publish("kept.bin", b"1")
-    (tmp_path / f"half.bin{TEMPORARY}123").write_bytes(b"2")
-    store.sweep()
-    assert store.files("") == ["kept.bin"]
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
