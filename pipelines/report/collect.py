@@ -21,7 +21,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,11 +44,12 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
     """The content of stats.json, from the statistics of the parts and the tables of rejects."""
     sources: dict[str, Any] = {}
     for source in sorted(recipe.sources):
-        found = [store.read_json(statistics_path(part)) for part in parts if part.source == source]
-        sources[source] = functools.reduce(merge, found) if found else None
+        paths = [statistics_path(part) for part in parts if part.source == source]
+        found = merge(store.each(paths, store.read_json))
+        sources[source] = None
         if found:
-            sources[source]["hosts"] = top_hosts(sources[source]["hosts"])
-            sources[source]["licenses"] = top_licenses(sources[source]["licenses"])
+            cut = {"hosts": top_hosts(found["hosts"]), "licenses": top_licenses(found["licenses"])}
+            sources[source] = {**found, **cut}
     tasks = store.read_json("plan.json")["tasks"]
     return {
         "name": recipe.name,

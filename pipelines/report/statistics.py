@@ -10,7 +10,7 @@ lies. Of documents that are taken back neither title nor text is shown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -246,24 +246,33 @@ def _samples(store: Store, part: Part, places: Sequence[int]) -> dict[int, dict[
     return found
 
 
-def merge(left: Statistics, right: Statistics) -> Statistics:
-    """Sums integers, lists by position and mappings by key; of documents shown, the first by `order` and doc_id stay."""
-    return _merge(left, right)
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """Sums integers, lists by position and mappings by key; of documents shown, the first by `order` and doc_id stay.
+
+    Every part is added to one sum and then let go: what many parts cost is what they hold, whatever the sum has grown to.
+    """
+    total: Statistics = {}
+    for part in parts:
+        _add(total, part)
+    return total
 
 
-def _merge(left: Any, right: Any) -> Any:
-    if isinstance(left, dict):
-        return {
-            key: _merge(left[key], right[key]) if key in left and key in right else left.get(key, right.get(key))
-            for key in sorted(set(left) | set(right))
-        }
-    if isinstance(left, list):
-        if any(isinstance(one, dict) for one in left + right):
-            return sorted(left + right, key=lambda one: (one["order"], one["doc_id"]))[:_SAMPLES]
-        if not left or not right:
-            return left + right  # terms of a part in which a variant keeps nothing, or nothing is left
-        return [a + b for a, b in zip(left, right, strict=True)]
-    return left + right
+def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _add(total.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            total[key] = _added(total.get(key, []), value)
+        else:
+            total[key] = total.get(key, 0) + value
+
+
+def _added(left: list[Any], right: list[Any]) -> list[Any]:
+    if any(isinstance(one, dict) for one in left + right):
+        return sorted(left + right, key=lambda one: (one["order"], one["doc_id"]))[:_SAMPLES]
+    if not left or not right:
+        return left + right  # terms of a part in which a variant keeps nothing, or nothing is left
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +289,8 @@ class StatisticsWorker:
     def _work(self, element: tuple[Part, str]) -> None:
         part, key = element
         path = statistics_path(part)
+        if self.store.is_finished(path, key):
+            return
         self.store.begin(path)
         published = self.store.publish_json(path, part_statistics(self.store, part, self.variants, self.seed))
         self.store.finish(published, key)
