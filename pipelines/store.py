@@ -18,7 +18,8 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     import fsspec
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 TEMPORARY = ".tmp-"  # in the name of every file that is not finished
 SIDECAR = ".stats.json"
+_AT_ONCE = 32  # requests to an object store
+_AHEAD = 8 * _AT_ONCE  # answers that may wait to be looked at
 
 
 def canonical_json(value: Any) -> bytes:
@@ -184,6 +188,15 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(name[len(base) :] for name in found if name.startswith(base))
+
+    def each(self, items: Sequence[Item], ask: Callable[[Item], T]) -> Iterator[T]:
+        """What `ask` says of every item, in order; of an object store, where a question is a request, many are asked at once."""
+        if self.is_local():
+            yield from map(ask, items)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for first in range(0, len(items), _AHEAD):
+                yield from pool.map(ask, items[first : first + _AHEAD])
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 

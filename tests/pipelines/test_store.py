@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pyarrow as pa
 import pytest
@@ -60,6 +61,22 @@ def test_a_part_counts_as_finished_only_under_its_key(store):
     store.begin("part.parquet")
     assert not store.is_finished("part.parquet", "k1")
     assert not store.exists("part.parquet" + SIDECAR)
+
+
+def test_many_are_asked_at_once_of_an_object_store_and_answers_keep_their_order(store):
+    """Eight askers wait for each other, or the barrier breaks; of a local store one asks, without a thread."""
+    meeting = threading.Barrier(1 if store.is_local() else 8, timeout=120)
+
+    def ask(number):
+        meeting.wait()
+        return number
+
+    assert list(store.each(range(400), ask)) == list(range(400))
+    asked = []
+    answers = store.each(range(5000), asked.append)
+    next(answers)
+    assert len(asked) < 1000  # what is not looked at yet is not held
+    answers.close()
 
 
 def test_every_flipped_byte_of_a_page_is_an_error(tmp_path):
