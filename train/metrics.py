@@ -14,7 +14,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +81,27 @@ class Tally:
         return told
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, trials: int = 5) -> float:
-    """The fastest of a few square matrix products on this process's device, in FLOP a second: what utilisation is held against."""
-    left = torch.ones(size, size, device=device, dtype=dtype)
-    right: Tensor = torch.ones(size, size, device=device, dtype=dtype)
-    best = 0.0
-    for _ in range(trials):
-        start = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The fastest of a few square matrix products on this process's device, in FLOP a second: what utilisation is held against.
+
+    An accelerator multiplies random numbers, since it runs slower on them than on equal ones, and many times in a row, since one
+    product is over before the clock is read.
+    """
+    if device.type == "cpu":
+        ones = torch.ones(1024, 1024, dtype=dtype)
+        return max(_flops_a_second(ones, 1, lambda: None) for _ in range(5))
+    random = torch.randn(8192, 8192, device=device).to(dtype)
+    _flops_a_second(random, 5, torch.cuda.synchronize)  # warms up
+    return max(_flops_a_second(random, 20, torch.cuda.synchronize) for _ in range(3))
+
+
+def _flops_a_second(square: Tensor, times: int, wait: Callable[[], None]) -> float:
+    wait()
+    start = time.perf_counter()
+    for _ in range(times):
+        square @ square
+    wait()
+    return 2 * len(square) ** 3 * times / (time.perf_counter() - start)
 
 
 def peak_memory(device: torch.device) -> int:
