@@ -7,7 +7,8 @@
 * **loglikelihood_rolling** reads a long text in lm-eval's windows: none overlaps the one before but the last, which ends with the
   text. (`winnow train evaluate` overlaps by half, which gives fewer bits as a rule.)
 * **generate_until** takes the likeliest tokens, or draws with do_sample, keyed by prompt and repetition (`train.sample`). A prompt
-  that leaves no room for max_gen_toks loses its beginning. An option that is not named here is refused.
+  that leaves no room for max_gen_toks loses its beginning, but for the end-of-document token; where max_gen_toks leaves room for
+  nothing else the task is refused, and so is an option that is not named here.
 
 Tasks are the YAML files of a folder; lm-eval's own are not looked at, since their data would be fetched. What a file says of where
 its data lies is lm-eval's and `datasets`' business: `dataset_path: json` with `data_files` reads local ones. A task may name
@@ -88,9 +89,13 @@ class Winnow(LM):
         )
         until = options.get("until") or []
         stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
-        most = self.model.config.context
-        ids = [self.end, *self.encoder(context).tolist()][-max(1, most - drawing.max_tokens) :]
-        return self._until(ids, stops, drawing, number)
+        room = self.model.config.context - 1 - drawing.max_tokens  # for the prompt, behind the end-of-document token
+        if room < 1:
+            raise UserError(
+                f"max_gen_toks {drawing.max_tokens} leaves no room for a prompt in the model's context of "
+                f"{self.model.config.context}; set generation_kwargs.max_gen_toks to at most {self.model.config.context - 2}"
+            )
+        return self._until([self.end, *self.encoder(context).tolist()[-room:]], stops, drawing, number)
 
     def _until(self, ids: list[int], stops: Sequence[str], drawing: Drawing, number: int) -> str:
         """`sample.continuation` that also ends where a stop stands in the text."""

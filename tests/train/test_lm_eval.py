@@ -130,7 +130,8 @@ def test_texts_end_at_the_first_stop():
 def test_of_stops_that_end_together_the_longer_counts():
     """After any letter comes the next one, so that bcd and cd are both there with the d."""
     model = bigram(following())
-    assert ask(model, "generate_until", ("a", {"until": ["cd", "bcd"]}), ("a", {"until": ["cd"]})) == ["", "b"]
+    asked = [("a", {"until": until, "max_gen_toks": 9}) for until in (["cd", "bcd"], ["cd"])]
+    assert ask(model, "generate_until", *asked) == ["", "b"]
 
 
 def following():
@@ -156,12 +157,23 @@ def test_draws_are_keyed_by_prompt_and_repetition():
     assert len(set(found)) == 3
 
 
-def test_a_long_prompt_loses_its_beginning_and_a_full_context_ends_a_text():
+@pytest.mark.parametrize(("most", "left"), [(20, "xxxxthe dog"), (30, "g")])
+def test_a_long_prompt_loses_its_beginning_behind_the_end_of_document(most, left):
+    """Reference: train.sample's continuation of what is left."""
     model = lively("llama", 32)
-    (found,) = ask(model, "generate_until", ("x" * 50 + "the dog", {"max_gen_toks": 20}))
-    assert found == bytes_of(continuation(model, BYTES("xxxxxthe dog").tolist(), 256, Drawing(max_tokens=20, temperature=0))[0])
-    (found,) = ask(model, "generate_until", ("the dog", {"max_gen_toks": 99}))
-    assert found == bytes_of(continuation(model, BYTES("g").tolist(), 256, Drawing(max_tokens=99, temperature=0))[0])
+    (found,) = ask(model, "generate_until", ("x" * 50 + "the dog", {"max_gen_toks": most}))
+    wanted, _ = continuation(model, [256, *BYTES(left).tolist()], 256, Drawing(max_tokens=most, temperature=0))
+    assert found == bytes_of(wanted)
+
+
+@pytest.mark.parametrize("options", [{"max_gen_toks": 31}, {"max_gen_toks": 99}, {}])
+def test_a_task_that_leaves_no_room_for_its_question_is_refused(options):
+    """Of a context of 32 tokens; lm-eval's default is 256."""
+    one_line(
+        lambda: ask(lively("llama", 32), "generate_until", ("the dog", options)),
+        f"max_gen_toks {options.get('max_gen_toks', 256)} leaves no room for a prompt in the model's context of 32",
+        "at most 30",
+    )
 
 
 # -- whole tasks --------------------------------------------------------------------------------------------------------------
