@@ -6,8 +6,9 @@ variant for each document of both runs; everything that is listed is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,12 @@ def diff(left: str, right: str) -> Difference:
     variants = sorted(set(manifests[0]["recipe"]["variants"]) & set(manifests[1]["recipe"]["variants"]))
     verdicts = [_Verdicts.read(store, manifest, variants) for store, manifest in zip(stores, manifests, strict=True)]
     both, in_left, in_right = np.intersect1d(verdicts[0].ids, verdicts[1].ids, assume_unique=True, return_indices=True)
-    changes = [
-        change
-        for number, variant in enumerate(variants)
-        for change in _changes(variant, verdicts, (in_left, in_right), number, stores[0])
-    ]
+    with index.opened(stores[0]) as known:
+        changes = [
+            change
+            for number, variant in enumerate(variants)
+            for change in _changes(variant, verdicts, (in_left, in_right), number, partial(_example, stores[0], known))
+        ]
     return Difference(
         _recipe(manifests[0]["recipe"], manifests[1]["recipe"]),
         _counts(manifests[0]["accounts"], manifests[1]["accounts"]),
@@ -212,7 +214,11 @@ def _codes(verdicts: pa.Table, names: list[str]) -> np.ndarray:
 
 
 def _changes(
-    variant: str, verdicts: Sequence[_Verdicts], rows: tuple[np.ndarray, np.ndarray], number: int, store: Store
+    variant: str,
+    verdicts: Sequence[_Verdicts],
+    rows: tuple[np.ndarray, np.ndarray],
+    number: int,
+    example: Callable[[str], dict[str, str]],
 ) -> list[Change]:
     """What changed in one variant, the most frequent kind first; rows: int64 [documents in both] of each side."""
     left, right = (side.codes[number][some].astype(np.int64) for side, some in zip(verdicts, rows, strict=True))
@@ -227,14 +233,14 @@ def _changes(
     for place in np.lexsort((kinds, -counts))[:_KINDS]:
         before, after = divmod(int(kinds[place]), len(everything))
         some = changed[(left[changed] == before) & (right[changed] == after)][:_EXAMPLES]
-        examples = [_example(store, verdicts[0].ids[rows[0][row]].tobytes().hex()) for row in some]
+        examples = [example(verdicts[0].ids[rows[0][row]].tobytes().hex()) for row in some]
         found.append(Change(variant, everything[before], everything[after], int(counts[place]), examples))
     return found
 
 
-def _example(store: Store, doc_id: str) -> dict[str, str]:
+def _example(store: Store, known: index.Index, doc_id: str) -> dict[str, str]:
     """doc_id, source and locator of a document."""
-    for source, part, row in index.find(store, doc_id):
+    for source, part, row in known.find(doc_id):
         found = read_columns(store, f"documents/{source}/{part}.parquet", ["doc_id", "locator"]).slice(row, 1).to_pylist()[0]
         if found["doc_id"].hex() == doc_id:
             return {"doc_id": doc_id, "source": source, "locator": found["locator"]}

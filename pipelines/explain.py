@@ -8,8 +8,7 @@ one reason are joined, and one whose rest is unreadable covers all that follow.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,8 +101,9 @@ def trace(folder: str, name: str) -> list[Explanation | Rejected]:
 
 def _documents(store: Store, name: str) -> list[Explanation]:
     rows: dict[tuple[str, str], list[int]] = {}
-    for source, part_name, row in index.find(store, name):
-        rows.setdefault((source, part_name), []).append(row)
+    with index.opened(store) as known:
+        for source, part_name, row in known.find(name):
+            rows.setdefault((source, part_name), []).append(row)
     found = []
     for (source, part_name), some in rows.items():
         part = _part(store, source, part_name)
@@ -124,8 +124,8 @@ def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Ex
         names = [name for name in file.schema_arrow.names if name != "token_ids"]
     (signals,) = _rows(store, part.path("signals"), names, [row])
     (clusters,) = _rows(store, part.path("clusters"), _CLUSTERS, [row])
-    variants = store.read_json(MANIFEST)["recipe"]["variants"]
-    verdicts = tuple(_verdict(store, part, row, variant) for variant in variants)
+    recipe = store.read_json(MANIFEST)["recipe"]
+    verdicts = tuple(_verdict(store, part, row, variant, recipe["tokens"]["shards"]) for variant in recipe["variants"])
     removed_by = removal.kind_of(removal.found_in(store, part), row)
     purged = removal.kind_of(removal.purged(store, part), row) is not None
     return Explanation(document, signals, clusters, verdicts, removed_by, purged)
@@ -137,10 +137,10 @@ def _rows(store: Store, path: str, columns: list[str], rows: list[int]) -> list[
     return [{key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()} for row in found]
 
 
-def _verdict(store: Store, part: Part, row: int, variant: str) -> Verdict:
+def _verdict(store: Store, part: Part, row: int, variant: str, shards: int) -> Verdict:
     (found,) = _rows(store, part.decisions(variant), _DECISION, [row])
     if found["verdict"] == KEEP:
-        return Verdict(variant, **found, **_place(store, part, row, variant, found["split"]))
+        return Verdict(variant, **found, **_place(store, part, row, variant, found["split"], shards))
     keeping = _store_of(store, found["duplicate_run"])
     return Verdict(variant, **found, keeper=None if keeping is None else _name_of(keeping, found["duplicate_of"]))
 
@@ -156,19 +156,23 @@ def _store_of(store: Store, run: str | None) -> Store | None:
 
 def _name_of(store: Store, doc_id: str | None) -> str | None:
     """Source and locator of a document."""
-    for source, part_name, row in index.find(store, doc_id) if doc_id else ():
+    if doc_id is None:
+        return None
+    with index.opened(store) as known:
+        places = known.find(doc_id)
+    for source, part_name, row in places:
         (found,) = _rows(store, f"documents/{source}/{part_name}.parquet", ["doc_id", "locator"], [row])
         if found["doc_id"] == doc_id:
             return f"{source} {found['locator']}"
     return None
 
 
-def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict[str, Any]:
+def _place(store: Store, part: Part, row: int, variant: str, split: str, shards: int) -> dict[str, Any]:
     """Where a kept document lies: the shard's parts before its own, in order, then the rows before it."""
-    shards = store.read_json(MANIFEST)["recipe"]["tokens"]["shards"]
     number = shard_of(part, shards)
     documents = tokens = 0
-    for other in _parts_of(store, part.source):
+    named = [replace(part, name=one["name"]) for one in store.read_json(index.PARTS) if one["source"] == part.source]
+    for other in named:
         if shard_of(other, shards) != number or other.name > part.name:
             continue
         decisions = read_columns(store, other.decisions(variant), ["verdict", "split"])
@@ -182,14 +186,6 @@ def _place(store: Store, part: Part, row: int, variant: str, split: str) -> dict
     prefix = f"tokens/{variant}/{split}/{part.source}-{number:05d}-of-{shards:05d}"
     assert store.exists(prefix + ".idx" + SIDECAR)
     return {"prefix": prefix, "position": documents, "offset": tokens}
-
-
-def _parts_of(store: Store, source: str) -> Iterator[Part]:
-    """The parts of a source that the manifest names, in order."""
-    start, end = f"documents/{source}/", ".parquet"
-    for path in store.read_json(MANIFEST)["files"]:
-        if path.startswith(start) and path.endswith(end):
-            yield _part(store, source, path.removeprefix(start).removesuffix(end))
 
 
 # -- rejects ----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ RECIPE_CHARACTERS = 20_000
 def of_document(folder: str, doc_id: str) -> dict[str, Any] | None:
     """The start of a document's text; None where the run has no such document."""
     store = Store(folder)
-    for source, part, row in index.find(store, doc_id):
+    with index.opened(store) as names:
+        places = names.find(doc_id)
+    for source, part, row in places:
         known, text = _row(store, f"documents/{source}/{part}.parquet", row)
         if known.hex() == doc_id:
             return judged.excerpt(text)
