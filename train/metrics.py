@@ -1,8 +1,9 @@
 """What a run tells: sums over a step that add up over micro-batches and processes, the log of JSON lines, the measured peak.
 
-`log.jsonl` is the truth, one object a line with its `event`: start, resume, step, validation, rollback. A run that goes on cuts the
-log where its checkpoint stood, so that no step stands there twice. TensorBoard gets the numbers of steps and
-validations beside it where it is installed: lists by layer as `router_entropy/0`, of an expert's share the largest of its layer.
+`log.jsonl` is the truth, one object a line with its `event`: start, resume, step, validation, rollback, stopped. A run that goes on
+cuts the log where its checkpoint stood, so that no step stands there twice. TensorBoard, where it is installed, gets the numbers of
+steps and validations beside it, and shows no step twice either: lists by layer as `router_entropy/0`, of an expert's share the
+largest of its layer.
 
 Shape suffixes: L sparse layers, E experts, G routing groups.
 """
@@ -114,8 +115,8 @@ def peak_memory(device: torch.device) -> int:
 class Log:
     """The file of JSON lines of one run, written by its main process."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """Keeps the first `keep` bytes of what is there, and goes on behind them."""
+    def __init__(self, folder: Path, keep: int, step: int) -> None:
+        """Keeps the first `keep` bytes of what is there, which tell of the steps up to `step`, and goes on behind them."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = open(folder / LOG, "ab")  # noqa: SIM115  (closed by `close`)
         self._file.truncate(min(keep, self._file.tell()))
@@ -125,7 +126,7 @@ class Log:
         if installed is not None and installed.origin is not None:  # a folder of that name has none
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     @property
     def size(self) -> int:

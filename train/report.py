@@ -20,6 +20,8 @@ def to_text(line: dict[str, Any]) -> str:
     if line["event"] == "validation":
         losses = [f"{source} {facts['loss']:.4f}" for source, facts in line["sources"].items()]
         return f"step {line['step']}  validation {_loss(line)} ({', '.join(losses)})"
+    if line["event"] == "stopped":
+        return f"step {line['step']}  stopped as asked"
     if line["event"] == "rollback":
         first, last = line["batches_left_out"]
         return f"step {line['from_step']}  back to step {line['step']}; batches {first} to {last} are left out"

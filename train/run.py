@@ -5,7 +5,9 @@
     checkpoints/         step-00000123/ (train/checkpoint.py), the newest few
 
 The same command begins a run and goes on with it, after a kill to the bit: everything that a step depends on is in the checkpoint
-or a function of its number. SIGTERM ends it at the next step with a checkpoint and exit code 75, "try again" (sysexits.h).
+or a function of its number. (On a CPU; on a GPU some of torch's kernels add up in no fixed order.) SIGTERM ends it at the next step
+with a checkpoint, `stopped` as the log's last line, and exit code 75, "try again" (sysexits.h), of which torchrun makes 1. In the
+midst of gradients that are not finite it writes no checkpoint: the run goes on from the one before.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class _Run:
         self.returns: int = state.get("returns", 0)  # rollbacks to the last checkpoint
         self.kwh_before: float = state.get("kwh", 0.0)
         if world.main:
-            self.log = metrics.Log(folder, int(state.get("log_bytes", 0)))
+            self.log = metrics.Log(folder, int(state.get("log_bytes", 0)), self.trainer.progress.step)
         self._begin(state)
 
     def _restore(self, last: Path) -> dict[str, Any]:
@@ -194,6 +196,7 @@ class _Run:
                 self.returns = 0
                 self._save()
             if stopping and (self.validation_due or not end):
+                self._write("stopped", step=step)
                 raise Stopped
         return self._end()
 

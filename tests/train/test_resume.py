@@ -92,9 +92,11 @@ def test_a_stop_where_validation_is_due_leaves_it_for_later(data, alone, tmp_pat
 
     with pytest.raises(runs.Stopped):
         run_here(LONG, data, folder, stop)
+    assert small_runs.log(folder)[-1] == {"event": "stopped", "step": at_step}
     assert steps(folder)[-1]["event"] == "step"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     summary = run_here(LONG, data, folder)
+    assert all(line["event"] != "stopped" for line in small_runs.log(folder))
     assert steps(folder) == steps(alone)
     assert same(weights(folder), weights(alone))
     assert summary["validation"]["loss"] == steps(alone)[-1]["loss"]

@@ -99,6 +99,7 @@ def test_people_at_a_terminal_get_a_line_a_step(tmp_path):
     assert "not run on a GPU yet" not in printed[0]
     assert "1 x cuda (not run on a GPU yet: " in report.to_text({**begins, "device": "cuda"})
     rollback = {"event": "rollback", "step": 5, "from_step": 9, "batches_left_out": [5, 8]}
+    assert report.to_text({"event": "stopped", "step": 9}) == "step 9  stopped as asked"
     assert report.to_text(rollback) == "step 9  back to step 5; batches 5 to 8 are left out"
 
 
