@@ -3,7 +3,7 @@
 As in GShard (Lepikhin et al. 2020, section 3.2) and Switch (Fedus et al. 2022, section 5.3), the processes that split the batch
 also split the experts: E / W of them each. A call sorts its assignments by expert, tells every process how many rows it will
 get for each of its experts, sends the rows, runs the process's own experts on all rows that came, and sends the results back.
-Routing, capacity and gates are those of one process; what is not kept is not sent.
+Routing, capacity and gates are those of one process; what is not kept is not sent. `moe.dispatch` has no say here.
 
 The experts' parameters are DTensors, sharded by expert, so that the optimiser, the norm of the gradients and checkpoints see them
 as one. Their gradients are sums over all processes' rows as they arise, and are divided by the number of processes, since the loss

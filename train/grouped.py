@@ -34,14 +34,17 @@ def grouped_mm(x_RD: Tensor, w_EFD: Tensor, offsets_E: Tensor) -> Tensor:
     return product
 
 
-def check_widths(dtype: torch.dtype, *widths: int) -> None:
-    """Raise UserError where grouped multiplication cannot take these widths: rows must be multiples of 16 bytes."""
+def check_widths(dtype: torch.dtype, *widths: int, otherwise: str = ", or dispatch: padded") -> None:
+    """Raise UserError where grouped multiplication cannot take these widths: rows must be multiples of 16 bytes.
+
+    otherwise: what else the error advises.
+    """
     step = 16 // dtype.itemsize
     for width in widths:
         if width % step:
             raise UserError(
                 f"width {width}: grouped multiplication in {str(dtype).removeprefix('torch.')} needs multiples of {step}; "
-                f"choose {-(-width // step) * step}, or dispatch: padded"
+                f"choose {-(-width // step) * step}{otherwise}"
             )
 
 

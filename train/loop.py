@@ -24,6 +24,7 @@ import torch
 from train import checkpoint, flops, losses, model, optim, schedule
 from train.corpus import Corpus
 from train.data import Batch, TrainingData
+from train.grouped import check_widths
 from train.metrics import Tally
 from train.moe import RoutingOptions
 from train.noise import noise_keys
@@ -64,6 +65,7 @@ class Trainer:
         self.groups = self.batch // (1 if self.config.moe is None else self.config.moe.group)
         self.data = TrainingData.of(corpus, settings.seed, filled(settings.context), settings.data.masked)
         self.progress = Progress()
+        self._check_widths()
         self.model = self.build()
         if settings.compile:
             for block in self.model.blocks:
@@ -75,6 +77,14 @@ class Trainer:
         chosen = settings.optimiser
         betas = (filled(chosen.beta1), filled(chosen.beta2))
         self.optimiser = optim.make_optimiser(self.model, filled(chosen.kind), betas, filled(chosen.weight_decay))
+
+    def _check_widths(self) -> None:
+        """Raises UserError where the experts' products cannot run in the run's precision: before anything is written."""
+        moe, spread = self.config.moe, self.settings.parallel == "experts" and self.world.size > 1
+        if moe is not None and (spread or moe.dispatch == "grouped"):
+            dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+            otherwise = ", or another parallel with dispatch: padded" if spread else ", or dispatch: padded"
+            check_widths(dtype, self.config.d_model, moe.d_ff, otherwise=otherwise)
 
     def build(self) -> model.Decoder:
         """The model on the meta device: shapes without memory."""

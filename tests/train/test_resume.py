@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 
 from pipelines.errors import UserError
 from tests.train import small_runs
@@ -15,8 +16,9 @@ from tests.train.shards import write_variant
 from tests.train.small_runs import SPARSE, arguments, changed, invoke, same, start, steps, weights
 from train import loop, report
 from train import run as runs
+from train.corpus import open_corpus
 from train.loop import Trainer
-from train.parallel import shard
+from train.parallel import World, shard
 from train.run_config import Settings
 
 LONG = changed(SPARSE, steps=30, saving__every=7, validation__every=10)
@@ -157,14 +159,30 @@ def test_other_settings_data_or_folders_are_refused(data, alone, tmp_path):
 
 
 def test_a_run_that_did_not_get_beyond_its_start_may_be_begun_otherwise(data, alone, tmp_path):
-    """So that the advice of a first error can be followed in the same folder: here on a width that bf16 cannot take."""
+    """So that what a first step tells can be followed in the same folder."""
     folder = tmp_path / "run"
-    with pytest.raises(UserError, match="width 20: grouped multiplication in bfloat16 needs multiples of 8; choose 24"):
-        run_here(changed(LONG, precision="bf16", model__moe__d_ff=20), data, folder)
+
+    def stop(line):
+        if line["event"] == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_here(changed(LONG, seed=5), data, folder, stop)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000000"]
     run_here(LONG, data, folder)
     assert same(weights(folder), weights(alone))
     assert small_runs.log(folder) == small_runs.log(alone)
+
+
+def test_a_width_that_the_precision_cannot_take_is_refused_before_anything_is_written(data, tmp_path):
+    folder, narrow = tmp_path / "run", changed(LONG, precision="bf16", model__moe__d_ff=20)
+    told = "width 20: grouped multiplication in bfloat16 needs multiples of 8; choose 24, or"
+    with pytest.raises(UserError, match=f"{told} dispatch: padded"):
+        run_here(narrow, data, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "train.yaml"]
+    spread = small_runs.settings(changed(narrow, parallel="experts", model__moe__dispatch="padded"), open_corpus(str(data)))
+    with pytest.raises(UserError, match=f"{told} another parallel with dispatch: padded"):
+        Trainer(spread, open_corpus(str(data)), World(0, 2, torch.device("cpu")))
 
 
 def test_a_damaged_last_checkpoint_is_told_and_the_one_before_goes_on(data, alone, tmp_path, monkeypatch, capsys):
