@@ -6,7 +6,8 @@ tokenizer_config.json. Ours and transformers' LLaMA (Touvron et al. 2023) agree 
 query, key and value are one matrix here and three there, gate and value one here and two there.
 
 A model with any other block has no counterpart and is refused. Coming back, so is what this trainer does not have: grouped
-keys and values, scaled or partial rotary positions, other activations, biases in one half of a layer, quantised weights.
+keys and values, scaled or partial rotary positions, other activations, biases in one half of a layer, quantised weights. What older
+files repeat is left: the rates of rotary positions, the output matrix of a tied model.
 
 Not carried: `init_scale`, which says how weights began. What the tokenizer does differs in one point: transformers turns the
 characters <|endoftext|> within a text into the special token; winnow's shards keep them as characters.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pipelines.bpe_file import END_OF_DOCUMENT
@@ -73,7 +75,10 @@ def import_checkpoint(folder: str, out: str) -> Written:
     """
     path = weights.require(folder, weights.CONFIG)
     config = from_llama_config(weights.read_object(path / weights.CONFIG), str(path / weights.CONFIG))
-    theirs = weights.read_tensors(_weight_files(path), llama_shapes(config))
+    files = _weight_files(path)
+    theirs = weights.read_tensors(files, llama_shapes(config), _repeated(config))
+    if config.tied_embeddings:
+        _check_tied(files, theirs["model.embed_tokens.weight"])
     ours = from_llama(config, theirs)
     tokenizer, reason = None, "the folder has none"
     try:  # most LLaMA tokenizers are none of winnow's; the weights are of use without
@@ -247,6 +252,22 @@ def llama_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         rows, *rest = ours[here]
         found |= dict.fromkeys(names, (rows // len(names), *rest))
     return found
+
+
+def _repeated(config: ModelConfig) -> frozenset[str]:
+    """Tensors that older checkpoints hold and transformers does not read: the rates of rotary positions, which the config tells,
+    and the output matrix of a model that ties it to the embedding."""
+    rates = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq" for layer in range(config.n_layers)}
+    return frozenset(rates | ({"lm_head.weight"} if config.tied_embeddings else set()))
+
+
+def _check_tied(files: list[Path], embedding: Tensor) -> None:
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            if "lm_head.weight" in file.keys() and not torch.equal(file.get_tensor("lm_head.weight"), embedding):  # noqa: SIM118
+                raise UserError(
+                    f"{path}: lm_head.weight is not the embedding, but config.json ties the two; set tie_word_embeddings to false"
+                )
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,10 @@ def shapes_of(model: Decoder) -> dict[str, tuple[int, ...]]:
 # -- tensors ------------------------------------------------------------------------------------------------------------------
 
 
-def read_tensors(paths: list[Path], wanted: Shapes) -> dict[str, Tensor]:
+def read_tensors(paths: list[Path], wanted: Shapes, ignored: Container[str] = ()) -> dict[str, Tensor]:
     """The tensors `wanted` of safetensors files, of one floating-point type, on the CPU, mapped from the files where that can be.
+
+    Tensors named in `ignored` may be there and are left.
 
     Raises UserError on a damaged file, a missing or foreign tensor, another shape (naming both), or mixed types.
     """
@@ -90,7 +92,7 @@ def read_tensors(paths: list[Path], wanted: Shapes) -> dict[str, Tensor]:
     for path in paths:
         try:
             with safe_open(path, framework="pt") as file:
-                names = file.keys()
+                names = [name for name in file.keys() if name not in ignored]  # noqa: SIM118  (it is no mapping)
                 for name in names:
                     _check_shape(path, name, tuple(file.get_slice(name).get_shape()), wanted)
                 tensors |= {name: file.get_tensor(name) for name in names}

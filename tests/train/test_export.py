@@ -65,6 +65,27 @@ def test_transformers_gives_our_logits(kind, tmp_path):
     assert shared == config.tied_embeddings
 
 
+@pytest.mark.parametrize("kind", ["untied", "tied"])
+def test_what_published_files_repeat_is_left(kind, tmp_path):
+    """LLaMA's converted files hold rotary rates, float32 in a file of float16, and some the output matrix of a tied model."""
+    config = LLAMAS[kind]
+    source = checkpoint(tmp_path / "made", config, torch.float16)
+    export.export_checkpoint(source, str(tmp_path / "llama"))
+    file = tmp_path / "llama" / "model.safetensors"
+    held = load_file(file)
+    rates = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(config.n_layers)}
+    head = held["model.embed_tokens.weight"].clone() if kind == "tied" else held["lm_head.weight"]
+    save_file({**held, **rates, "lm_head.weight": head}, file)
+    export.import_checkpoint(str(tmp_path / "llama"), str(tmp_path / "back"))
+    back, wanted = (load_file(folder / "model.safetensors") for folder in (tmp_path / "back", tmp_path / "made"))
+    assert back.keys() == wanted.keys()
+    assert all(torch.equal(back[name], wanted[name]) for name in back)
+    save_file({**held, "lm_head.weight": head + 1}, file)
+    if kind == "tied":
+        refused = lambda: export.import_checkpoint(str(tmp_path / "llama"), str(tmp_path / "other"))  # noqa: E731
+        one_line(refused, file, "lm_head.weight is not the embedding")
+
+
 @pytest.mark.parametrize("kind", LLAMAS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_way_out_and_back_changes_no_bit(kind, dtype, tmp_path):
