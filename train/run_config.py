@@ -99,7 +99,7 @@ class Settings(_Strict):
 
     preset: str | None = None
     model: dict[str, Any] = {}  # fields of train.config.ModelConfig; over the preset's, where there is one
-    seed: int = 1
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] = 1
     steps: Count | None = None
     batch: Count | None = None  # sequences an update
     context: Count | None = None  # tokens a sequence; default: the preset's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,19 @@ from train.run_config import Settings
 
 SETTINGS = "train.yaml"  # in a run's folder: the settings in force, with every default written out
 _MAX_BYTES = 1 << 20
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+class _Loader(yaml.SafeLoader):
+    """3e-4 is a number to everybody but YAML 1.1."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """What _Loader reads back."""
+
+
+_Loader.add_implicit_resolver(*_EXPONENT)
+_Dumper.add_implicit_resolver(*_EXPONENT)
 
 
 def load(name: str, overrides: Iterable[str] = ()) -> Settings:
@@ -34,7 +47,7 @@ def _read(name: str) -> dict[str, Any]:
         content = Path(name).read_bytes()
         if len(content) > _MAX_BYTES:
             raise UserError(f"{name}: {len(content)} bytes of settings; the limit is {_MAX_BYTES}")
-        tree = yaml.safe_load(content)
+        tree = yaml.load(content, _Loader)  # noqa: S506  (a safe one)
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}; give a YAML file or the name of a preset") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -49,12 +62,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not equals or not dotted:
         raise UserError(f"--set {override}: write it as a.b=value")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)  # noqa: S506
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
-    if isinstance(parsed, str) and parsed == value:  # not in quotes
-        with contextlib.suppress(ValueError):
-            parsed = float(value)  # 3e-4 is a number to everybody but YAML 1.1
     *parents, last = dotted.split(".")
     node: Any = tree
     for parent in parents:
@@ -66,4 +76,4 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 def dump(settings: Settings) -> str:
     """The settings as YAML that `load` reads back to equal ones."""
-    return str(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=100))
+    return str(yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100))

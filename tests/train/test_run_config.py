@@ -54,8 +54,18 @@ def test_overrides_may_take_the_experts_away():
     assert completed("glam-tiny", "model.moe=null").model_config_of_run().moe is None
 
 
-def test_a_value_in_quotes_is_a_text():
-    """A folder may be called 2024, or 3e-4."""
+@pytest.mark.parametrize("number", ["3e-4", "3E-4", "0.3e-3", ".3e-3", "3.e-4", "+3e-4", "0.0003"])
+def test_a_number_is_one_without_a_point_too_in_a_file_as_in_an_override(number, tmp_path):
+    """YAML 1.1 takes only the last for a number."""
+    file = tmp_path / "train.yaml"
+    file.write_text(f"preset: llama-tiny\noptimiser: {{peak: {number}}}\n")
+    assert load(str(file)).optimiser.peak == load("llama-tiny", [f"optimiser.peak={number}"]).optimiser.peak == 3e-4
+
+
+def test_a_value_in_quotes_is_a_text(tmp_path):
+    """A folder may be called 2024, or 3e-4; also in the file that a run leaves."""
+    (tmp_path / "train.yaml").write_text(dump(load("llama-tiny", ['data.path="3e-4"'])))
+    assert load(str(tmp_path / "train.yaml")).data.path == "3e-4"
     assert load("llama-tiny", ['data.path="3e-4"']).data.path == "3e-4"
     assert load("llama-tiny", ["optimiser.peak=3e-4"]).optimiser.peak == 3e-4
     with pytest.raises(UserError, match=r"data\.path: .* \(got 2024\)"):
@@ -79,6 +89,7 @@ BAD = {
     "stepz=3": r"glam-tiny: unknown key stepz; did you mean 'steps'\?",
     "data.pth=x": r"unknown key data\.pth; did you mean 'path'\?",
     "steps=0": r"steps: .* \(got 0\)",
+    "seed=9223372036854775808": r"seed: .* less than 9223372036854775808 ",
     "steps=many": r"steps: .* \(got 'many'\)",
     "optimiser.kind=sgd": r"optimiser\.kind: .*'adamw' or 'adafactor' \(got 'sgd'\)",
     "optimiser.peak=-1": r"optimiser\.peak: ",
