@@ -2,7 +2,7 @@
 
 A corpus is given as a variant's folder of a winnow run (`DIR/tokens/VARIANT`), as a `blend.json` of one's own (prefixes relative to
 the file; `tokens`, `documents` and `epochs` may be left out), or as the prefix of one Megatron `.bin/.idx` pair. Its tokenizer is
-the run's `models/tokenizer.json`; shards from elsewhere need the size of their vocabulary instead.
+the run's `models/tokenizer.json`, whichever of the three is given; shards from elsewhere need the size of a vocabulary instead.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipelines.errors import UserError
 from train.index import TokenFile, open_tokens
 
 _SHARD_NAME = re.compile(r"^(.+)-\d{5}-of-\d{5}$")
+_LEVELS = 2  # a variant's folder, and train/ or validation/ in it
 _LOOKED_AT = 64  # documents of a shard whose last token is held against the tokenizer's end of document
 
 
@@ -75,7 +76,7 @@ def open_corpus(path: str, tokenizer: str | None = None, vocab_size: int | None 
         folder, blend = os.path.dirname(path), {"train": [{"prefix": os.path.basename(path), "weight": 1.0}]}
     else:
         raise UserError(f"{path}: no such data; give DIR/tokens/VARIANT, a blend.json, or the prefix of a .bin/.idx pair")
-    vocabulary = _vocabulary(path, tokenizer, vocab_size)
+    vocabulary = _vocabulary(path, folder, tokenizer, vocab_size)
     train, validation = (_open(path, folder, blend.get(split, []), vocabulary) for split in ("train", "validation"))
     if not train:
         raise UserError(f"{path}: no training shard holds a token to learn; the variant is empty, loosen its rules and build again")
@@ -101,7 +102,7 @@ def _open(path: str, folder: str, entries: list[Any], vocabulary: Vocabulary) ->
         if not isinstance(entry, dict) or not isinstance(entry.get("prefix"), str):
             raise UserError(f"{path}: a shard of the blend has no prefix: {entry!r:.80}")
         prefix, weight, epochs = entry["prefix"], entry.get("weight"), entry.get("epochs", math.inf)
-        if not _number(weight) or weight < 0 or not _number(epochs) or epochs <= 0:
+        if not _number(weight) or not 0 <= weight < math.inf or not _number(epochs) or epochs <= 0:
             raise UserError(f"{path}: {prefix}: weight {weight!r}, epochs {epochs!r}; both must be numbers, not negative")
         if any(prefix == shard.name for shard in shards):
             raise UserError(f"{path}: {prefix} stands twice in the blend; give it one weight")
@@ -120,10 +121,9 @@ def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def _vocabulary(path: str, tokenizer: str | None, vocab_size: int | None) -> Vocabulary:
-    beside = os.path.normpath(os.path.join(path, "..", "..", "models", "tokenizer.json"))
-    if tokenizer is None and os.path.isfile(beside):
-        tokenizer = beside
+def _vocabulary(path: str, folder: str, tokenizer: str | None, vocab_size: int | None) -> Vocabulary:
+    if tokenizer is None:
+        tokenizer = _beside(folder)
     if tokenizer is None:
         if vocab_size is None:
             raise UserError(f"{path}: no tokenizer lies beside the shards; give data.tokenizer, or data.vocab_size")
@@ -137,6 +137,15 @@ def _vocabulary(path: str, tokenizer: str | None, vocab_size: int | None) -> Voc
     if vocab_size not in (None, loaded.vocab_size):
         raise UserError(f"data.vocab_size {vocab_size}: {tokenizer} has {loaded.vocab_size} ids; leave the size out")
     return Vocabulary(loaded.vocab_size, loaded.end_of_document, hashlib.sha256(content).hexdigest(), tokenizer)
+
+
+def _beside(folder: str) -> str | None:
+    """The tokenizer of the run DIR whose folder DIR/tokens/VARIANT, or a folder within it, this is."""
+    for up in range(2, 2 + _LEVELS):
+        found = os.path.normpath(os.path.join(folder, *[".."] * up, "models", "tokenizer.json"))
+        if os.path.isfile(found):
+            return found
+    return None
 
 
 def _check_tokenizer(file: TokenFile, vocabulary: Vocabulary) -> None:

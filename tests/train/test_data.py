@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import struct
 import warnings
@@ -297,8 +298,8 @@ def test_a_variant_is_opened_with_its_tokenizer(tmp_path):
         ("train/web-00001-of-00002", "web"), ("train/wiki-00000-of-00001", "wiki")
     ]  # fmt: skip
     assert (corpus.vocabulary.size, corpus.vocabulary.end_of_document) == (257, 256)
-    by_file = open_corpus(str(tmp_path / "tokens/filtered/blend.json"), str(tmp_path / "models/tokenizer.json"))
-    assert corpus.digest == by_file.digest
+    assert open_corpus(str(tmp_path / "tokens/filtered/blend.json")).digest == corpus.digest
+    assert open_corpus(str(tmp_path / "tokens/filtered/train/web-00000-of-00002")).vocabulary == corpus.vocabulary
 
 
 def test_a_pair_of_another_tool_is_a_corpus(tmp_path):
@@ -330,6 +331,7 @@ BAD = {
     "no weight": (lambda folder: edited(folder, lambda b: [e.update(weight=0) for e in b["train"]]), "the variant is empty"),
     "no prefix": (lambda folder: edited(folder, lambda blend: blend["train"][0].pop("prefix")), "has no prefix"),
     "a bad weight": (lambda folder: edited(folder, lambda blend: blend["train"][0].update(weight="1")), "weight '1'"),
+    "no end of weight": (lambda folder: edited(folder, lambda blend: blend["train"][0].update(weight=math.inf)), "weight inf"),
     "a weight below 0": (lambda folder: edited(folder, lambda blend: blend["train"][0].update(weight=-1)), "weight -1"),
     "a shard twice": (lambda folder: edited(folder, lambda b: b["train"].append(dict(b["train"][0]))), "stands twice"),
     "other tokens": (lambda folder: edited(folder, lambda blend: blend["train"][0].update(tokens=5)), "the blend says 5"),
