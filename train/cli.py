@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -96,6 +96,16 @@ def _train(settings: Settings, name: str, folder: str, as_json: bool) -> None:
 
 
 Tokenizer = Annotated[str | None, typer.Option(metavar="FILE", help="tokenizer.json; by default the checkpoint's own.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs; auto: on a GPU where there is one.")]
+
+
+def _chosen(device: str) -> str:
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: torch finds no GPU on this machine; take cpu, or leave it out")
+    return ("cuda" if available else "cpu") if device == "auto" else device
 
 
 @app.command()
@@ -144,6 +154,7 @@ def sample(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most probable token.")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the fewest tokens with this probability.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Continue prompts with a model, by a cache of keys and values."""
@@ -154,7 +165,7 @@ def sample(
 
     torch.set_num_threads(1)
     drawing = sampling.Drawing(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    found = sampling.sample(checkpoint, prompts or [""], drawing, tokenizer, samples)
+    found = sampling.sample(checkpoint, prompts or [""], drawing, tokenizer, samples, _chosen(device))
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))
         return
@@ -168,6 +179,7 @@ def evaluate(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE.jsonl", help="Documents, with `text`.")] = None,
     data: Annotated[str | None, typer.Option(metavar="DIR", help="tokens/VARIANT: its validation documents by source.")] = None,
     tokenizer: Tokenizer = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Bits per byte of documents, by domain: a file's name, or a source."""
@@ -181,7 +193,7 @@ def evaluate(
         raise UserError(f"{min(repeated)}: two files of this name; a document goes by its file's name and line")
     if not names and data is None:
         raise UserError("nothing to evaluate: give files of JSON lines, or --data")
-    model, encoder = evaluation.load(checkpoint, tokenizer)
+    model, encoder = evaluation.load(checkpoint, tokenizer, _chosen(device))
     documents = [document for path in files or () for document in evaluation.read_documents(str(path), encoder)]
     if data is not None:
         documents += evaluation.shard_documents(open_corpus(data), encoder)
@@ -204,6 +216,7 @@ def tasks(
     shots: Annotated[int, typer.Option(min=0, help="Examples before each question.")] = 0,
     most: Annotated[int | None, typer.Option(min=1, help="Items of a task, in the order of their hash.")] = None,
     tokenizer: Tokenizer = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Multiple choice by likelihood: accuracy, chance, and the margin of the right answer in bits."""
@@ -211,7 +224,7 @@ def tasks(
     from train import evaluate as evaluation
     from train import tasks as likelihood
 
-    model, encoder = evaluation.load(checkpoint, tokenizer)
+    model, encoder = evaluation.load(checkpoint, tokenizer, _chosen(device))
     chosen = names or likelihood.TASKS
     scores = [score for name in chosen for score in likelihood.run_task(model, encoder, folder, name, shots, most)[0]]
     if as_json:
@@ -230,13 +243,15 @@ def lm_eval(
     include: Annotated[str, typer.Option(metavar="DIR", help="Tasks as lm-eval's YAML files, their data on this machine.")],
     shots: Annotated[int | None, typer.Option(min=0, help="Examples before each question. Default: what the task says.")] = None,
     tokenizer: Tokenizer = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Tasks of EleutherAI's lm-eval, without network. Needs the extra lm-eval."""
     _need_torch()
+    where = _chosen(device)
     from train import lm_eval as adapter
 
-    found = adapter.run(checkpoint, names, include, shots, tokenizer)
+    found = adapter.run(checkpoint, names, include, shots, tokenizer, where)
     if as_json:
         print(json.dumps(found, indent=1))
         return

@@ -119,7 +119,12 @@ class Winnow(LM):
 
 
 def run(
-    checkpoint: str, names: Sequence[str], include: str, shots: int | None = None, tokenizer: str | None = None
+    checkpoint: str,
+    names: Sequence[str],
+    include: str,
+    shots: int | None = None,
+    tokenizer: str | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """lm-eval's figures of the tasks of a folder: {task: {"metric,filter": value, ..., "n_shot", "items"}}.
 
@@ -136,7 +141,7 @@ def run(
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise UserError(f"{include}: no task {unknown[0]} in its YAML files; there are {', '.join(manager.all_tasks) or 'none'}")
-    model = Winnow(*load(checkpoint, tokenizer))
+    model = Winnow(*load(checkpoint, tokenizer, device))
     with _offline():
         try:
             found = simple_evaluate(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from tests.train import small_runs
+from pipelines import bpe_file
+from pipelines.errors import UserError
+from tests.train import models, small_runs
 from tests.train.shards import write_megatron, write_shard, write_variant
 from tests.train.small_runs import DENSE, arguments, changed, invoke
-from train import flops, presets, report
+from train import flops, presets, report, weights
+from train.model import build
 from train.run_file import SETTINGS
 
 TINY = [
@@ -236,3 +241,37 @@ def test_a_checkpoint_is_evaluated_by_domain_and_asked_questions(built, tmp_path
     (tmp_path / "copa.jsonl").write_text(json.dumps(item) + "\n")
     assert invoke(monkeypatch, "train", "tasks", checkpoint, str(tmp_path), "--task", "copa") == 0
     assert capsys.readouterr().out.startswith("copa: accuracy ")
+
+
+COMMANDS = {
+    "sample": [],
+    "evaluate": ["documents.jsonl"],
+    "tasks": ["tasks"],
+    "lm-eval": ["--task", "x", "--include", "tasks"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_gpu_that_is_not_there_is_one_line(command, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert invoke(monkeypatch, "train", command, "checkpoint", *COMMANDS[command], "--device", "cuda") == 2
+    told = "winnow: --device cuda: torch finds no GPU on this machine; take cpu, or leave it out\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(("there", "asked", "wanted"), [(True, "auto", "cuda"), (False, "auto", "cpu"), (True, "cpu", "cpu")])
+@pytest.mark.parametrize("command", ["sample", "evaluate", "tasks"])
+def test_models_are_loaded_where_they_are_to_run(command, there, asked, wanted, tmp_path, monkeypatch):
+    """There is no GPU here: what the commands ask for is looked at, and nothing more."""
+    config = dataclasses.replace(models.DENSE, vocab_size=257)
+    weights.write_checkpoint(str(tmp_path / "made"), config, build(config, 0).state_dict(), bpe_file.save(bpe_file.bytes_only()))
+    loaded = []
+
+    def load(folder, device):
+        loaded.append(device)
+        raise UserError("enough")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(weights, "load_model", load)
+    assert invoke(monkeypatch, "train", command, str(tmp_path / "made"), *COMMANDS[command], "--device", asked) == 2
+    assert loaded == [wanted]
