@@ -242,6 +242,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     logging.getLogger().addFilter(_is_for_the_user)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # `python -m` of Beam's workers and others: not the train.py of where we are
     if isinstance(sys.stdout, io.TextIOWrapper):  # a line is seen when it is written, in a pipe too: `winnow score - | ...`
         sys.stdout.reconfigure(line_buffering=True)
     try:
@@ -280,7 +281,6 @@ def _one_line(error: BaseException) -> tuple[int, str]:
         return _INTERRUPTED, "interrupted; the same command goes on where it stopped"
     if isinstance(error, CheckError):
         return 1, str(error)
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # `python -m` of Beam's workers and others: not the train.py of where we are
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, OSError):
