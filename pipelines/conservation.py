@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipelines.errors import CheckError
-from pipelines.parts import Part, task_record
+from pipelines.parts import Part, task_record, task_rejects
 from pipelines.plan import Plan
 from pipelines.recipe import Recipe
 from pipelines.schema import KEEP
@@ -89,7 +89,7 @@ def account(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> 
         chosen = sources[task.source]
         chosen.records += record["records"]
         chosen.merged += record["merged"]
-        rejects = read_columns(store, f"rejects/{task.source}/{task.name}.parquet", ["reason", "count", "unknown_rest"])
+        rejects = read_columns(store, task_rejects(task), ["reason", "count", "unknown_rest"])
         for reason, count, unknown in zip(*(rejects.column(i).to_pylist() for i in range(3)), strict=True):
             chosen.rejects[reason] += count
             chosen.unknown_rests += unknown

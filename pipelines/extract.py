@@ -23,7 +23,7 @@ from pipelines.beam_parts import Each, spread
 from pipelines.dedup.exact import content_hashes
 from pipelines.dedup.minhash import MinHashSpec, pack, signatures
 from pipelines.dedup.paragraphs import paragraph_table
-from pipelines.parts import task_record
+from pipelines.parts import task_record, task_rejects
 from pipelines.plan import Plan, Task
 from pipelines.recipe import Recipe
 from pipelines.records import Limits, Record, Reject, short
@@ -162,7 +162,7 @@ def extract_task(store: Store, task: Task, settings: Settings) -> None:
     parts = _Parts(store, task, key, settings.part_bytes)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
-    rejects_path = f"rejects/{task.source}/{task.name}.parquet"
+    rejects_path = task_rejects(task)
     store.begin(rejects_path)
     with store.publishing(rejects_path) as sink:
         rejects = TableWriter(sink, REJECTS)
@@ -266,15 +266,15 @@ def _settings(store: Store, recipe: Recipe) -> dict[str, Settings]:
 
 
 def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
-    """The tasks whose record, or a part that it names, does not stand under their present key."""
+    """The tasks whose record, rejects, or a part that the record names, do not stand under their present key."""
     settings = _settings(store, recipe)
 
     def stands(task: Task) -> bool:
         key = task_key(task, settings[task.source])
-        return store.is_finished(task_record(task), key) and all(
-            store.is_finished(f"documents/{task.source}/{name}.parquet", key)
-            for name in store.read_json(task_record(task))["parts"]
-        )
+        if not all(store.is_finished(path, key) for path in (task_record(task), task_rejects(task))):
+            return False
+        names = store.read_json(task_record(task))["parts"]
+        return all(store.is_finished(f"documents/{task.source}/{name}.parquet", key) for name in names)
 
     return [task for task in plan.tasks if not stands(task)]
 

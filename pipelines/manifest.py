@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from pipelines import against, blocklist, index, mixture, models, references, removal
+from pipelines import against, blocklist, index, models, references, removal
 from pipelines.conservation import Accounts
+from pipelines.errors import CheckError
 from pipelines.finished import MANIFEST, SCHEMA_VERSION
-from pipelines.parts import Part, task_record
+from pipelines.parts import Part, task_record, task_rejects
 from pipelines.plan import Plan
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, resolved
 from pipelines.report import CARD, CROISSANT, PAGE, STATS, write_croissant
 from pipelines.report.statistics import statistics_path
 from pipelines.run_directory import owns
-from pipelines.select_settings import solution_path
+from pipelines.select_settings import decided_paths
 from pipelines.store import SIDECAR, Store
-from pipelines.tokenize import SPLITS, list_shards
+from pipelines.tokenize import list_shards
 
 _VERSIONS = ("winnow", "numba", "numpy", "pyarrow", "fastwarc", "resiliparse", "orjson", "tokenizers", "datasketch")
 _PAGES = (RECIPE, STATS, PAGE, CARD)
@@ -60,27 +61,22 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
     """path -> what its sidecar says, for every finished file of the run."""
-    paths = [task_record(task) for task in plan.tasks]
-    paths += [f"rejects/{task.source}/{task.name}.parquet" for task in plan.tasks]
-    paths += [part.path(table) for part in parts for table in ("documents", "clusters", "samples", "signals")]
-    paths += [part.decisions(variant) for part in parts for variant in recipe.variants]
-    paths += [solution_path(variant) for variant in recipe.variants]
-    paths += [mixture.path(variant) for variant in recipe.variants if recipe.mixture is not None]
-    paths += [statistics_path(part) for part in parts]
-    paths += [removal.path(part) for part in parts]
-    paths += [against.path(part) for part in parts]
-    paths += [models.LANGUAGE, models.TOKENIZER, models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
-    paths += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS, models.REFERENCES]
-    paths += [references.task_path(task) for task in references.tasks_of(recipe, plan)]
-    paths += [blocklist.path(source) for source in recipe.sources]
-    for variant in recipe.variants:
-        for shard in list_shards(recipe, ()):
-            paths += [f"tokens/{variant}/{shard.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]
-    files = {}
-    for path in sorted(paths):
-        sidecar = store.sidecar(path)
-        if sidecar is not None:
-            files[path] = sidecar
+    needed = [path for task in plan.tasks for path in (task_record(task), task_rejects(task))]
+    needed += [part.path(table) for part in parts for table in ("documents", "clusters", "samples", "signals")]
+    needed += [path for variant in recipe.variants for path in decided_paths(recipe, variant, parts)]
+    needed += [statistics_path(part) for part in parts]
+    needed += [models.LANGUAGE, models.TOKENIZER]
+    needed += [references.task_path(task) for task in references.tasks_of(recipe, plan)]
+    needed += [path for variant in recipe.variants for shard in list_shards(recipe, ()) for path in shard.paths(variant)]
+    perhaps = [path(part) for path in (removal.path, against.path) for part in parts]
+    perhaps += [models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
+    perhaps += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS, models.REFERENCES]
+    perhaps += [blocklist.path(source) for source in recipe.sources]
+    sidecars = {path: store.sidecar(path) for path in sorted([*needed, *perhaps])}
+    for path in needed:
+        if sidecars[path] is None:
+            raise CheckError(f"{store.url(path)}: not finished, though every stage is done; build again")
+    files = {path: sidecar for path, sidecar in sidecars.items() if sidecar is not None}
     loose = [f"tokens/{variant}/blend.json" for variant in recipe.variants]
     for path in sorted([*loose, index.KEYS, index.ROWS, index.PARTS, *_PAGES]):
         files[path] = store.digest(path)

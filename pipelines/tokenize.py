@@ -40,6 +40,10 @@ class Shard:
     def prefix(self, split: str) -> str:
         return f"{split}/{self.source}-{self.number:05d}-of-{self.of:05d}"
 
+    def paths(self, variant: str) -> list[str]:
+        """Every file of the shard that is written for a variant."""
+        return [f"tokens/{variant}/{self.prefix(split)}{end}" for split in SPLITS for end in (".bin", ".idx")]
+
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
@@ -70,8 +74,7 @@ def stale_shards(store: Store, recipe: Recipe, parts: Sequence[Part], vocabulary
                 content_of(store, [part.decisions(variant) for part in shard.parts]),
             ]
             key = stage_key("tokenize", VERSION, [vocabulary.size, vocabulary.end_of_document], made_from)
-            paths = [f"tokens/{variant}/{shard.prefix(split)}.idx" for split in SPLITS]
-            if not all(store.is_finished(path, key) for path in paths):
+            if not all(store.is_finished(path, key) for path in shard.paths(variant)):
                 keys.append((variant, key))
         if keys:
             stale.append(Shard(shard.source, shard.number, shard.of, shard.parts, tuple(keys)))

@@ -18,7 +18,7 @@ from pipelines.parts import list_parts
 from pipelines.plan import Plan, Task
 from pipelines.recipe_file import parse
 from pipelines.records import Input, Span
-from pipelines.store import Store
+from pipelines.store import SIDECAR, Store
 
 
 @dataclass(slots=True)
@@ -77,15 +77,20 @@ def verify(folder: str, deep: bool = False) -> Verification:
 
 
 def _check_file(store: Store, path: str, stated: dict[str, Any], result: Verification) -> None:
+    has_sidecar = "key" in stated
+    way = f"remove {path}{SIDECAR} and build again" if has_sidecar else "build again"
     try:
         found = store.digest(path)
     except FileNotFoundError:
-        result.faults.append(f"{path} is missing")
+        result.faults.append(f"{path} is missing; {way}")
         return
     result.files += 1
     result.bytes += found["bytes"]
     if found["sha256"] != stated["sha256"]:
-        result.faults.append(f"{path} is not what was written (sha256 {found['sha256'][:12]}, not {stated['sha256'][:12]})")
+        told = f"sha256 {found['sha256'][:12]}, not {stated['sha256'][:12]}"
+        result.faults.append(f"{path} is not what was written ({told}); {way}")
+    elif has_sidecar and store.sidecar(path) is None:
+        result.faults.append(f"{path}{SIDECAR} is missing; build again")
 
 
 def load_plan(store: Store) -> Plan:

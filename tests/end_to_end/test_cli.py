@@ -119,10 +119,10 @@ def test_a_damaged_run_is_exit_code_1_and_names_the_file(winnow, built, tmp_path
     code, out, error = winnow("verify", tmp_path / "run")
     assert code == 1
     assert out.splitlines()[-2:] == [
-        "FAULT report.html is missing",
+        "FAULT report.html is missing; build again",
         next(line for line in out.splitlines() if line.startswith("FAULT stats.json is not what was written")),
     ]
-    assert error == f"winnow: {tmp_path / 'run'}: report.html is missing (and 1 more)\n"
+    assert error == f"winnow: {tmp_path / 'run'}: report.html is missing; build again (and 1 more)\n"
 
 
 def test_a_traceback_only_with_debug():
