@@ -91,7 +91,7 @@ def build(
         from pipelines import overview
         from pipelines.build import build as run_build
         from pipelines.engine import check, load_engine
-        from pipelines.recipe_file import load
+        from pipelines.recipe_file import load, resolved
         from pipelines.report.figures import alarms
 
     loaded, base = load(recipe, overrides or ())
@@ -99,7 +99,7 @@ def build(
     check(chosen)
     accounts = run_build(loaded, base, run, chosen, _say(as_json))
     counts, page = accounts.to_json(), f"{run.rstrip('/')}/report.html"
-    found = alarms(counts)
+    found = alarms(counts, resolved(loaded)["sources"])
     if as_json:
         _print_json({**counts, "alarms": found, "report": page})
     else:
@@ -107,6 +107,7 @@ def build(
         print(f"report: {page}")
         for alarm in found:
             print(f"ALARM {alarm}")
+    _check_alarms(run, found)
 
 
 @app.command()
@@ -216,6 +217,7 @@ def demo(
     result = run_demo(folder, _say(as_json))
     if as_json:
         _print_json(result)
+    _check_alarms(folder, result["alarms"])
 
 
 @models_app.command("fetch")
@@ -228,6 +230,13 @@ def fetch_models(as_json: AsJson = False) -> None:
         _print_json({"language_model": str(path)})
     else:
         print(path)
+
+
+def _check_alarms(run: str, alarms: list[str]) -> None:
+    """A build that ends with an alarm is whole, and no success: what is trained on it is not what the recipe was written for."""
+    if alarms:
+        more = f" (and {len(alarms) - 1} more)" if len(alarms) > 1 else ""
+        raise CheckError(f"{run}: built, but {alarms[0]}{more}; mend the recipe, or give a source that may go `alarm: false`")
 
 
 def _opened(name: str) -> Any:

@@ -15,7 +15,8 @@ from pipelines.build import build
 from pipelines.conservation import Accounts
 from pipelines.engine import load_engine
 from pipelines.finished import open_run
-from pipelines.recipe_file import load
+from pipelines.recipe_file import load, resolved
+from pipelines.report.figures import alarms
 from pipelines.schema import KEEP, VALIDATION
 from pipelines.store import Store, read_columns
 
@@ -43,7 +44,11 @@ def demo(folder: str, say: Callable[[str], None]) -> dict[str, Any]:
         say("\n" + block)
     say(f"\nreport: {report}\nnext:   winnow explain {folder} {pages[-1]['url']}")
     say(f"        winnow build sample --run {folder} --set variants.filtered.default.quality.keep_rate=0.2")
-    told = {"report": report, "accounts": accounts.to_json(), "pages": pages, "classifier": metrics}
+    counts = accounts.to_json()
+    found = alarms(counts, resolved(recipe)["sources"])
+    for alarm in found:
+        say(f"ALARM {alarm}")
+    told = {"report": report, "accounts": counts, "alarms": found, "pages": pages, "classifier": metrics}
     if find_spec("torch") is None:
         say("\nno comparison: torch is not installed; pip install 'winnow[train]' and run winnow demo again")
         return {**told, "comparison": None}
@@ -52,8 +57,8 @@ def demo(folder: str, say: Callable[[str], None]) -> dict[str, Any]:
     say("\nwhat is the filter worth?")
     compared = comparison.compare(folder, say)
     say(f"\n{comparison.result_text(compared['result'])}\npage: {compared['page']}")
-    found = {key: compared["result"][key] for key in ("verdict", "contrasts", "limits")}
-    return {**told, "comparison": {"page": compared["page"], **found}}
+    judged = {key: compared["result"][key] for key in ("verdict", "contrasts", "limits")}
+    return {**told, "comparison": {"page": compared["page"], **judged}}
 
 
 def kept_text(accounts: Accounts) -> str:

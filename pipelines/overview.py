@@ -91,7 +91,7 @@ def _judgement(policy: Policy) -> tuple[str, str, str]:
 
 
 def accounts_text(accounts: Accounts) -> str:
-    """The conservation table, then what each variant kept and dropped."""
+    """The conservation table, why records were rejected, then what each variant kept and dropped."""
     blocks = [
         table(
             ["source", "records", "= documents", "+ rejects", "+ merged"],
@@ -101,6 +101,10 @@ def accounts_text(accounts: Accounts) -> str:
             ],
         )
     ]
+    if rejecting := {name: one.rejects for name, one in accounts.sources.items() if one.rejects.total()}:
+        why = sorted({reason for rejects in rejecting.values() for reason in rejects})
+        rows = [(name, *(rejects[reason] for reason in why)) for name, rejects in rejecting.items()]
+        blocks.append("rejected records\n" + _transposed(["source", *why], rows))
     for variant, by_source in accounts.variants.items():
         reasons = sorted({reason for one in by_source.values() for reason in one.dropped})
         rows = [

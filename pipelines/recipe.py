@@ -56,6 +56,7 @@ class Source(Strict):
     paragraphs: bool = False  # keep one copy of each paragraph in this source (CCNet)
     near: OwnNear | None = None  # a document of this source is a near duplicate only from here on
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
+    alarm: bool = True  # false: next to nothing of this source may be left, and the build does not end with an alarm for it
 
 
 class Limits(Strict):

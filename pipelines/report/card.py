@@ -15,7 +15,7 @@ import yaml
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, parse
 from pipelines.report import card_lists, distributions, shift
-from pipelines.report.figures import alarms, came_in, summed
+from pipelines.report.figures import came_in, summed
 from pipelines.report.markdown import bullets, quoted, table
 from pipelines.report.mixture import shown
 from pipelines.report.stated import UNDETERMINED, hub_licenses, kept_languages, languages, size_category
@@ -207,7 +207,7 @@ def _classifier(stats: Stats) -> str:
 
 def _limits(stats: Stats, recipe: Recipe) -> str:
     found = [one for one in stats["sources"].values() if one]
-    lines = [f"{alarm}." for alarm in alarms(stats["accounts"])]
+    lines = [f"{alarm}." for alarm in stats["alarms"]]
     if rests := sum(one["unknown_rests"] for one in stats["accounts"]["sources"].values()):
         lines.append(f"Inputs that could not be read to their end, and may have held more records: {rests:,}.")
     lines += [f"The source {name} has no document." for name, one in stats["sources"].items() if not one]

@@ -6,6 +6,7 @@
 | variants   | their names, in the recipe's order                                                                       |
 | recipe     | the resolved recipe, as recipe.yaml has it                                                               |
 | accounts   | `conservation.Accounts`: what was proven                                                                 |
+| alarms     | `figures.alarms`: a line each                                                                            |
 | inputs     | source -> files, bytes                                                                                   |
 | rejects    | source -> reason -> the first rejects: locator, detail, count                                            |
 | sources    | source -> `statistics.part_statistics`, merged; null for a source without a document                     |
@@ -29,7 +30,8 @@ from pipelines.conservation import Accounts
 from pipelines.judge import resolve_rules
 from pipelines.parts import Part
 from pipelines.recipe import Recipe
-from pipelines.recipe_file import dump
+from pipelines.recipe_file import dump, resolved
+from pipelines.report.figures import alarms
 from pipelines.report.mixture import account
 from pipelines.report.statistics import merge, statistics_path, top_hosts, top_licenses
 from pipelines.schema import TRAIN, Stage, stage_of
@@ -57,6 +59,7 @@ def collect(store: Store, recipe: Recipe, parts: Sequence[Part], accounts: Accou
         "variants": list(recipe.variants),
         "recipe": dump(recipe),
         "accounts": accounts.to_json(),
+        "alarms": alarms(accounts.to_json(), resolved(recipe)["sources"]),
         "inputs": _inputs(tasks),
         "rejects": _rejects(store, tasks),
         "sources": sources,

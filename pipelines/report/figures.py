@@ -6,15 +6,19 @@ that are left out stand together in one row, so that the sums still hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report import svg
 from pipelines.report.words import gloss, share, told
-from pipelines.schema import KEEP, Reason, Stage, stage_of
+from pipelines.schema import KEEP, TRAIN, Reason, RejectReason, Stage, stage_of
 
 _MEANT = (Reason.REMOVED, Reason.MIXTURE)  # may empty a source
+_BESIDE = (  # what stands beside documents in a sound input, or what a list leaves out
+    RejectReason.NOT_A_RESPONSE, RejectReason.HTTP_STATUS, RejectReason.NOT_TEXT, RejectReason.BLOCKED_URL,
+    RejectReason.NOT_AN_ARTICLE, RejectReason.REDIRECT, RejectReason.NOT_CODE, RejectReason.NOT_A_POST,
+)  # fmt: skip
 _RUNS = 3  # other runs that are named beside a reason, those with the most copies
 _RUN_NAME = 24  # characters of their names
 ALARM_SHARE, ALARM_DOCUMENTS = 0.01, 100  # a source of so many documents that keeps less than this share
@@ -61,19 +65,51 @@ class Row:
         return svg.bar(named, self.documents)
 
 
-def alarms(accounts: Mapping[str, Any]) -> list[str]:
-    """Sources that a variant wiped out almost whole: more likely a wrong rule than a bad source. Mixture and removal may."""
-    found = []
+def alarms(accounts: Mapping[str, Any], sources: Mapping[str, Any]) -> list[str]:
+    """What comes more often of a wrong recipe than of bad text, a line each. `sources`: the recipe's section, as plain values.
+
+    A source of which almost nothing became documents; one that a variant wiped out almost whole, though mixture and removal may; a
+    variant with nothing to train on. Sources that say `alarm: false` are passed over.
+    """
+    watched = [name for name in sorted(accounts["sources"]) if sources.get(name, {}).get("alarm", True)]
+    found = [told for name in watched for told in _unread(name, accounts["sources"][name])]
     for variant, by_source in sorted(accounts["variants"].items()):
-        for source, mine in sorted(by_source.items()):
-            dropped = {reason: count for reason, count in mine["dropped"].items() if reason not in _MEANT}
-            documents = mine["kept"] + sum(mine["dropped"].values())
-            passed = documents - sum(dropped.values())
-            if documents >= ALARM_DOCUMENTS and passed < ALARM_SHARE * documents:
-                reason, count = max(dropped.items(), key=lambda item: (item[1], item[0]))
-                kept = f"{variant} keeps {passed:,} of {documents:,} documents of {source}"
-                found.append(f"{kept}; {count:,} are dropped by {reason}")
+        found += _emptied(variant, by_source, watched)
     return found
+
+
+def _unread(source: str, account: Mapping[str, Any]) -> list[str]:
+    """The alarm of a source without documents, or with next to none."""
+    made = account["documents"] + account["merged"]
+    lost = {reason: count for reason, count in account["rejects"].items() if not made or reason not in _BESIDE}
+    if made >= ALARM_SHARE * (made + sum(lost.values())):
+        return []
+    reason, count = _commonest(lost)
+    way = f"; name the field of the text under sources.{source}.fields" if reason == RejectReason.MISSING_TEXT else ""
+    came = f"{account['documents']:,} documents came of {account['records']:,} records of {source}"
+    return [f"{came}; {count:,} are rejected as {reason}{way}"]
+
+
+def _emptied(variant: str, by_source: Mapping[str, Any], watched: Collection[str]) -> list[str]:
+    """The alarm of a variant that has nothing to train on, or of its sources that are wiped out."""
+    documents = {source: mine["kept"] + sum(mine["dropped"].values()) for source, mine in by_source.items()}
+    if any(documents[source] for source in watched) and not any(mine["tokens"][TRAIN] for mine in by_source.values()):
+        lost = summed(mine["dropped"] for mine in by_source.values())
+        why = "{1:,} are dropped by {0}".format(*_commonest(lost)) if lost else "all are held out"
+        return [f"{variant} has nothing to train on; of {sum(documents.values()):,} documents {why}"]
+    found = []
+    for source in watched:
+        dropped = {reason: count for reason, count in by_source[source]["dropped"].items() if reason not in _MEANT}
+        passed = documents[source] - sum(dropped.values())
+        if documents[source] >= ALARM_DOCUMENTS and passed < ALARM_SHARE * documents[source]:
+            reason, count = _commonest(dropped)
+            kept = f"{variant} keeps {passed:,} of {documents[source]:,} documents of {source}"
+            found.append(f"{kept}; {count:,} are dropped by {reason}")
+    return found
+
+
+def _commonest(counts: Mapping[str, int]) -> tuple[str, int]:
+    return max(counts.items(), key=lambda item: (item[1], item[0]))
 
 
 # -- from input to tokens -----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ LEVELS = (
     Detail(variants=8, sources=16, reasons=40, samples=1, excerpt=200, charts=12, lists=12, hosts=20, languages=12, recipe=8_000),
     Detail(variants=6, sources=12, reasons=30, samples=1, excerpt=100, charts=8, lists=8, hosts=12, languages=10, recipe=4_000),
     Detail(variants=4, sources=10, reasons=25, samples=1, excerpt=60, charts=4, lists=4, hosts=10, languages=8, recipe=2_000),
-    Detail(variants=3, sources=8, reasons=12, samples=0, excerpt=0, charts=2, lists=1, hosts=8, languages=6, recipe=1_000),
+    Detail(variants=3, sources=8, reasons=12, samples=0, excerpt=0, charts=2, lists=1, hosts=5, languages=6, recipe=400),
 )
 
 
@@ -63,8 +63,8 @@ def draw_with(stats: dict[str, Any], detail: Detail) -> str:
         splits=(TRAIN, VALIDATION),
         funnels=funnels,
         steps={variant: figures.steps(stats, variant, total) for variant, (_, total) in funnels.items()},
-        alarms=figures.alarms(stats["accounts"]),
-        alarms_shown=12,
+        alarms=stats["alarms"],
+        alarms_shown=6,
         rejects=figures.rejects(stats, detail),
         reasons={variant: figures.reasons(stats, variant, detail) for variant in variants},
         lengths={variant: distributions.lengths(stats, variant) for variant in variants},

@@ -43,7 +43,7 @@ class Summary(Answer):
     records: Count | None
     documents: Count | None
     variants: dict[str, Kept] | None
-    alarms: Annotated[list[str], Field(description="sources that a variant wiped out almost whole")]
+    alarms: Annotated[list[str], Field(description="what is gone almost whole: sources, and what a variant keeps of them")]
     comparisons: list[str]
     links: dict[str, str]
 

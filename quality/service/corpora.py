@@ -206,7 +206,7 @@ def _sums(manifest: Manifest) -> dict[str, Any]:
         "records": sum(one["records"] for one in sources.values()),
         "documents": sum(one["documents"] for one in sources.values()),
         "variants": {variant: _kept(by_source.values()) for variant, by_source in variants.items()},
-        "alarms": alarms(manifest.accounts),
+        "alarms": alarms(manifest.accounts, manifest.recipe["sources"]),
     }
 
 

@@ -35,8 +35,7 @@ def hostile(tmp_path_factory):
     found["sources"]["web"]["hosts"]["largest"]["x" * 250] = 10**9
     for verdict in found["sources"]["web"]["variants"].values():
         verdict["samples"]["language"].append({**verdict["samples"]["keep"][0], "text": "x" * 300, "order": 0})
-    web = found["accounts"]["variants"]["filtered"]["web"]
-    web["kept"] = web["dropped"]["mixture"] = web["dropped"]["removed"] = 0  # nothing passes, so the alarm stands on it
+    found["alarms"] = ["filtered keeps 0 of 9 documents of web"]
     path = tmp_path_factory.mktemp("page") / "hostile.html"
     path.write_text(draw(found))
     return path

@@ -237,18 +237,25 @@ def test_build_ends_with_the_report_and_with_an_alarm(winnow, inputs, tmp_path):
     """A rule that no page of web passes: the build says so at its end, on the page and in its JSON."""
     recipe = Path(tmp_path / "r.yaml")
     text = corpus.recipe(inputs).split("fit:")[0].replace("paragraphs: true", "paragraphs: false")
-    variant = "variants: {strict: {default: {rules: {gopher: {words.low: 90000}}}}}"
+    variant = "variants: {strict: {default: {rules: {gopher: {words.low: 90000}}}, sources: {wiki: {rules: none}}}}"
     recipe.write_text(f"{text}fit: {{tokenizer: {{vocab_size: 300, sample_mb: 1}}}}\n{variant}\n")
-    code, out, _ = winnow("build", recipe, "--run", tmp_path / "run")
-    assert code == 0
+    code, out, error = winnow("build", recipe, "--run", tmp_path / "run")
     alarm = "strict keeps 0 of 175 documents of web; 175 are dropped by gopher_words"
     assert out.splitlines()[-2:] == [f"report: {tmp_path}/run/report.html", f"ALARM {alarm}"]
+    assert code == 1
+    way = "mend the recipe, or give a source that may go `alarm: false`"
+    assert error.endswith(f"winnow: {tmp_path}/run: built, but {alarm}; {way}\n")
     assert alarm in (tmp_path / "run" / "report.html").read_text()
+    assert alarm in (tmp_path / "run" / "card.md").read_text()
     code, out, error = winnow("build", recipe, "--run", tmp_path / "run", "--json")
     found = json.loads(out)
-    assert (code, list(found)) == (0, ["sources", "variants", "alarms", "report"])
+    assert (code, list(found)) == (1, ["sources", "variants", "alarms", "report"])
     assert found["alarms"] == [alarm]
     assert "redone" in error  # progress goes to the other stream
+    code, out, _ = winnow("build", recipe, "--run", tmp_path / "run", "--set", "sources.web.alarm=false")
+    assert (code, "ALARM" in out) == (0, False)  # it is meant
+    redone = {line.split()[0] for line in out.splitlines() if " redone, " in line and " 0 of " not in line}
+    assert redone == {"fit", "report"}
 
 
 def test_beams_word_on_bigquery_is_kept_from_the_user_and_other_warnings_are_not():

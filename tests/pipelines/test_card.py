@@ -79,6 +79,7 @@ def stats():
                 },
             },
         },
+        "alarms": ["filtered keeps 1 of 160 documents of web; 159 are dropped by gopher_words"],
         "inputs": {"books": {"files": 1, "bytes": 1024}, "web": {"files": 2, "bytes": 1024}},
         "sources": {
             "books": _source(books, books, {"largest": {"CC0-1.0": 39, "cc-by-4.0": 1}, "others": 0, "without": 0}, {"keep": 3960}),

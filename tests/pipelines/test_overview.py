@@ -48,5 +48,9 @@ def test_accounts_are_printed_with_every_reason_that_occurs():
     lines = [line.split() for line in text.splitlines()]
     assert ["web", "12", "9", "2", "1"] in lines
     assert ["language", "2"] in lines
+    assert text.index("rejected records") < text.index("malformed_json") < text.index("variant all")
+    assert ["malformed_json", "2"] in lines
     assert ["train", "tokens", "1,000"] in lines
     assert "variant all" in text
+    whole = Accounts({"web": SourceAccount(records=1, documents=1)}, {})
+    assert "rejected records" not in overview.accounts_text(whole)

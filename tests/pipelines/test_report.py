@@ -91,6 +91,7 @@ def stats(variants=("unfiltered", "filtered"), sources=("books", "web"), text="S
             "sources": dict.fromkeys(sources, account),
             "variants": {variant: dict.fromkeys(sources, decided) for variant in variants},
         },
+        "alarms": [],
         "inputs": {source: {"files": 2, "bytes": 12345} for source in sources},
         "rejects": {source: {"not_text": [{"locator": text, "detail": text, "count": 4}]} for source in sources},
         "sources": dict.fromkeys(sources, one),
@@ -251,9 +252,7 @@ def test_the_worst_corpus_still_gives_a_page_under_200_kb(text):
     found["recipe"] = text * 5000
     for mine in found["accounts"]["sources"].values():
         mine["rejects"] = {str(reason): 10**12 for reason in RejectReason}
-    for mine in found["accounts"]["variants"].values():
-        one = next(iter(mine.values()))
-        one["kept"], one["dropped"]["mixture"] = 0, 1  # alarms, bounded too
+    found["alarms"] = [f"{n} ".ljust(250, "x") for n in range(1000)]  # bounded too; of names, counts and our own words
     found["mixture"]["max_epochs"] = 0.1  # warnings likewise
     named = [f"e{n:02d}".ljust(64, "z") for n in range(64)]
     found["evaluations"] = {name: {"texts": 10**12, "too_short": 10**12} for name in named}
@@ -264,6 +263,7 @@ def test_the_worst_corpus_still_gives_a_page_under_200_kb(text):
     page = draw(found)
     assert len(page.encode()) < LIMIT
     seen = _Page(page).text
+    assert "994 more, in the tables below" in seen
     assert "33 others" in seen  # of 40 sources, 7 by name
     assert "27 more variants in stats.json" in seen
     assert "63 more sets in stats.json" in seen
@@ -290,30 +290,78 @@ def test_a_page_does_not_depend_on_the_order_of_keys():
     assert text.index("zeta") < text.index("alpha")
 
 
-def test_a_source_that_is_almost_wiped_out_raises_the_alarm():
-    accounts = {"variants": {"v": {"web": {"kept": 0, "dropped": {"language": 70, "c4_sentences": 30}}}}}
-    assert figures.alarms(accounts) == ["v keeps 0 of 100 documents of web; 70 are dropped by language"]
-    web = accounts["variants"]["v"]["web"]
-    web["kept"] = 1  # 1 of 101: still under 1 %
-    assert len(figures.alarms(accounts)) == 1
-    web["kept"] = 2
-    assert figures.alarms(accounts) == []
-    web.update(kept=0, dropped={"language": 99})  # too few documents to say so
-    assert figures.alarms(accounts) == []
-    web.update(kept=0, dropped={"language": 50, "mixture": 500})  # good documents that the mixture has no room for
-    assert figures.alarms(accounts) == []
-    web.update(kept=0, dropped={"removed": 500, "language": 4})  # taken back by the user
-    assert figures.alarms(accounts) == []
-    web.update(kept=0, dropped={"language": 500, "mixture": 5})
-    assert figures.alarms(accounts) == ["v keeps 5 of 505 documents of web; 500 are dropped by language"]
+def _account(records, documents, merged=0, **rejects):
+    return {"records": records, "documents": documents, "merged": merged, "rejects": rejects}
 
 
-def test_the_alarm_stands_on_the_page_before_the_numbers():
-    found = json.loads(json.dumps(stats(scale=100)))
-    web = found["accounts"]["variants"]["filtered"]["web"]
-    web["kept"], web["dropped"]["mixture"], web["dropped"]["removed"] = 0, 0, 0
+def _of(web):
+    """Accounts of one variant: what it did with web, beside a source of which it keeps all."""
+    web = {"tokens": {"train": 0}, **web}
+    other = {"kept": 5, "dropped": {}, "tokens": {"train": 50}}
+    read = _account(5, 5)
+    return {"sources": {"other": read, "web": read}, "variants": {"v": {"other": other, "web": web}}}
+
+
+@pytest.mark.parametrize(
+    ("kept", "dropped", "said"),
+    [
+        (0, {"language": 70, "c4_sentences": 30}, ["v keeps 0 of 100 documents of web; 70 are dropped by language"]),
+        (1, {"language": 70, "c4_sentences": 30}, ["v keeps 1 of 101 documents of web; 70 are dropped by language"]),
+        (2, {"language": 70, "c4_sentences": 30}, []),  # 2 of 102: not under 1 %
+        (0, {"language": 99}, []),  # too few documents to say so
+        (0, {"language": 50, "mixture": 500}, []),  # good documents that the mixture has no room for
+        (0, {"removed": 500, "language": 4}, []),  # taken back by the user
+        (0, {"language": 500, "mixture": 5}, ["v keeps 5 of 505 documents of web; 500 are dropped by language"]),
+    ],
+)
+def test_a_source_that_a_variant_wipes_out_almost_whole_raises_the_alarm(kept, dropped, said):
+    accounts = _of({"kept": kept, "dropped": dropped})
+    assert figures.alarms(accounts, {}) == said
+    assert figures.alarms(accounts, {"web": {"alarm": True}}) == said
+    assert figures.alarms(accounts, {"web": {"alarm": False}}) == []
+
+
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        (
+            _account(200, 0, missing_text=200),
+            "0 documents came of 200 records of web; 200 are rejected as missing_text; name the field of the text under"
+            " sources.web.fields",
+        ),
+        (_account(3, 0, malformed_json=2, too_large=1), "0 documents came of 3 records of web; 2 are rejected as malformed_json"),
+        (_account(301, 3, malformed_json=298), "3 documents came of 301 records of web; 298 are rejected as malformed_json"),
+        (_account(300, 3, malformed_json=297), None),  # 1 %
+        (_account(300, 1, merged=2, malformed_json=297), None),  # answers in their question
+        (_account(500, 1, redirect=499), None),  # a wiki has them
+        (_account(500, 0, redirect=500), "0 documents came of 500 records of web; 500 are rejected as redirect"),
+        (_account(0, 0), None),  # an empty file
+    ],
+)
+def test_a_source_that_gives_almost_no_document_raises_the_alarm_whatever_its_size(account, said):
+    accounts = {"sources": {"web": account}, "variants": {}}
+    assert figures.alarms(accounts, {}) == ([] if said is None else [said])
+    assert figures.alarms(accounts, {"web": {"alarm": False}}) == []
+
+
+def test_a_variant_with_nothing_to_train_on_raises_the_alarm_whatever_its_size():
+    accounts = _of({"kept": 0, "dropped": {"language": 50}})
+    accounts["variants"]["v"]["other"] = {"kept": 0, "dropped": {"mixture": 5}, "tokens": {"train": 0}}
+    said = "v has nothing to train on; of 55 documents 50 are dropped by language"
+    assert figures.alarms(accounts, {}) == figures.alarms(accounts, {"web": {"alarm": False}}) == [said]
+    assert figures.alarms(accounts, {name: {"alarm": False} for name in ("other", "web")}) == []
+    for mine in accounts["variants"]["v"].values():
+        mine.update(kept=1, dropped={})
+    assert figures.alarms(accounts, {}) == ["v has nothing to train on; of 2 documents all are held out"]
+    for mine in accounts["variants"]["v"].values():
+        mine.update(kept=0)
+    assert figures.alarms(accounts, {}) == []  # a corpus without a document
+
+
+def test_alarms_stand_on_the_page_before_the_numbers():
+    found = {**stats(), "alarms": ["v keeps <0>"]}
     page = draw(found)
-    assert 0 < page.index('class="alarm"') < page.index('class="proof"')
+    assert 0 < page.index('class="alarm"') < page.index("v keeps &lt;0&gt;") < page.index('class="proof"')
     assert 'class="alarm"' not in draw(stats())
 
 

@@ -24,7 +24,7 @@ def test_a_corpus_is_summed_up_as_its_manifest_has_it(client, runs):
             "kept": sum(one["kept"] for one in by_source.values()),
             "tokens": sum(sum(one["tokens"].values()) for one in by_source.values()),
         }
-    assert found["alarms"] == alarms(manifest["accounts"])
+    assert found["alarms"] == alarms(manifest["accounts"], manifest["recipe"]["sources"])
     assert found["built"] == json.loads((runs / "tiny/runs.jsonl").read_text().splitlines()[-1])["ended"]
     assert found["comparisons"] == []
     detail = client.get("/v1/corpora/tiny").json()
