@@ -45,6 +45,7 @@ class Difference:
     distributions: dict[str, list[tuple[str, int, int]]]  # "<variant or all>: <what>" -> (place, left, right)
     documents: tuple[int, int, int]  # only left, in both, only right
     changes: list[Change]
+    variants: list[str]  # of both runs: verdicts are compared in these, and in no other
 
     def to_json(self) -> dict[str, Any]:
         changes = [{name: getattr(change, name) for name in Change.__slots__} for change in self.changes]
@@ -53,6 +54,8 @@ class Difference:
     def to_text(self) -> str:
         only_left, both, only_right = self.documents
         blocks = [f"documents: {both:,} in both, {only_left:,} only left, {only_right:,} only right"]
+        if not self.variants:
+            blocks[0] += "\nno variant is in both: no verdict was compared"
         if self.recipe:
             values = [(key, _short(left), _short(right)) for key, (left, right) in self.recipe.items()]
             blocks.append(table(["recipe", "left", "right"], values))
@@ -89,6 +92,7 @@ def diff(left: str, right: str) -> Difference:
         _distributions([store.read_json("stats.json")["sources"] for store in stores], variants),
         (len(verdicts[0].ids) - len(both), len(both), len(verdicts[1].ids) - len(both)),
         changes,
+        variants,
     )
 
 
@@ -198,7 +202,8 @@ class _Verdicts:
             column = read_columns(store, path, ["doc_id"]).column(0).combine_chunks()
             ids.append(np.frombuffer(column.buffers()[1] or b"", "V16")[column.offset : column.offset + len(column)])
             decided = [path.replace("documents/", f"decisions/{variant}/", 1) for variant in variants]
-            codes.append(np.stack([_codes(read_columns(store, one, ["verdict"]), names) for one in decided]))
+            found = [_codes(read_columns(store, one, ["verdict"]), names) for one in decided]
+            codes.append(np.array(found, np.int16).reshape(len(variants), len(column)))
         together = np.concatenate(ids)
         order = np.argsort(together)
         return _Verdicts(together[order], np.concatenate(codes, axis=1)[:, order], names)

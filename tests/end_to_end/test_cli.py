@@ -163,7 +163,7 @@ def test_json_is_one_document_with_stable_keys(winnow, built, tmp_path):
         return json.loads(out)
 
     assert list(printed("verify", run)) == ["files", "bytes", "faults", "decoded", "languages", "records", "purged"]
-    assert list(printed("diff", run, built)) == ["recipe", "counts", "distributions", "documents", "changes"]
+    assert list(printed("diff", run, built)) == ["recipe", "counts", "distributions", "documents", "changes", "variants"]
     assert printed("report", run) == {"report": f"{run}/report.html"}
     (found,) = printed("explain", run, "w.jsonl#3")
     assert list(found) == ["document", "signals", "clusters", "verdicts", "removed_by", "purged"]

@@ -96,10 +96,30 @@ def test_text_and_json_say_the_same(found):
     assert f"filtered: {change.documents:,} documents, {change.left} -> {change.right}" in text
     plain = json.loads(json.dumps(found.to_json()))
     assert plain["changes"][0]["documents"] == change.documents
-    assert list(plain) == ["recipe", "counts", "distributions", "documents", "changes"]
+    assert list(plain) == ["recipe", "counts", "distributions", "documents", "changes", "variants"]
+    assert plain["variants"] == ["filtered", "unfiltered"]
 
 
 def test_a_run_does_not_differ_from_itself(built):
     same = diff(str(built), str(built))
     assert (same.recipe, same.counts, same.distributions, same.documents, same.changes) == ({}, [], {}, (0, 250, 0), [])
     assert same.to_text() == "documents: 250 in both, 0 only left, 0 only right\n\nno difference"
+
+
+def test_runs_without_a_common_variant_are_compared_in_all_else(built, tmp_path):
+    """A variant that was renamed: manifest, statistics and decisions name it otherwise, and nothing else differs."""
+    shutil.copytree(built, tmp_path / "run")
+    for name in ("manifest.json", "stats.json"):
+        text = (tmp_path / "run" / name).read_text()
+        (tmp_path / "run" / name).write_text(text.replace('"filtered"', '"other"').replace('"unfiltered"', '"all"'))
+    shutil.rmtree(tmp_path / "run" / "decisions")
+    found = diff(str(built), str(tmp_path / "run"))
+    assert (found.documents, found.changes, found.variants) == ((0, 250, 0), [], [])
+    assert sorted(found.recipe) == [f"variants.{name}" for name in ("all", "filtered", "other", "unfiltered")]
+    assert {variant for variant, *_ in found.counts} == {"all", "filtered", "other", "unfiltered"}
+    assert found.distributions == {}
+    first, second = found.to_text().splitlines()[:2]
+    assert (first, second) == (
+        "documents: 250 in both, 0 only left, 0 only right",
+        "no variant is in both: no verdict was compared",
+    )
