@@ -59,6 +59,7 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
+from quality import language
 
 Say = Callable[[str], None]
 
@@ -107,7 +108,8 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     Errors: UserError before anything runs for what the user can mend; CheckError when counts do not add up.
     """
     check_reach(engine, [run_folder])
-    language_model = packages.language_model().read_bytes()
+    model_path = packages.language_model()
+    language_model = model_path.read_bytes()
     given = _given_tokenizer(recipe, base)
     lists = GivenLists.of(recipe, base)
     blocked = blocklist.load(recipe, base)
@@ -115,6 +117,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     earlier = against.resolve(recipe, base)
     for variant in recipe.variants:
         select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
+    recipe.check_languages(language.labels(language.parse(language_model, str(model_path))))
     run_directory.check(Store(run_folder))
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
@@ -178,7 +181,7 @@ def _remove(job: _Build, parts: tuple[Part, ...], listed: removal.Removal | None
 def _cluster(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
     key = cluster.cluster_key(store, recipe, parts)
-    fresh = all(store.is_finished(part.path("clusters"), key) for part in parts)
+    fresh = not _stale(store, parts, lambda part: part.path("clusters"), lambda part: key)
     job.stage(
         "cluster",
         0 if fresh else len(parts),
@@ -194,7 +197,7 @@ def _match(job: _Build, parts: tuple[Part, ...], earlier: tuple[against.Earlier,
         against.forget(store, parts)
         return
     key = match.match_key(store, recipe, parts, against.identities(earlier))
-    fresh = all(store.is_finished(against.path(part), key) for part in parts)
+    fresh = not _stale(store, parts, against.path, lambda part: key)
     job.stage(
         "match",
         0 if fresh else len(parts),
@@ -241,8 +244,8 @@ def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: byt
 def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
     model_hashes = models.hashes(store)
-    keyed = [(part, annotate.part_key(store, recipe, part, model_hashes)) for part in parts]
-    stale = [(part, key) for part, key in keyed if not store.is_finished(part.path("signals"), key)]
+    key_of = partial(annotate.part_key, store, recipe, model_hashes=model_hashes)
+    stale = _stale(store, parts, lambda part: part.path("signals"), key_of)
     job.stage(
         "annotate",
         len(stale),
@@ -259,7 +262,7 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
     stale = [
         name
         for name, key in keys.items()
-        if not all(map(partial(store.is_finished, key=key), select_settings.decided_paths(recipe, name, parts)))
+        if not all(store.each(select_settings.decided_paths(recipe, name, parts), partial(store.is_finished, key=key)))
     ]
     settings = select_settings.Settings.of(recipe, stale, bounds)
     job.stage(
@@ -292,8 +295,7 @@ def _tokenize(job: _Build, parts: tuple[Part, ...]) -> None:
 
 def _statistics(job: _Build, parts: tuple[Part, ...]) -> None:
     store, recipe = job.store, job.recipe
-    keyed = [(part, statistics.statistics_key(store, recipe, part)) for part in parts]
-    stale = [(part, key) for part, key in keyed if not store.is_finished(statistics.statistics_path(part), key)]
+    stale = _stale(store, parts, statistics.statistics_path, partial(statistics.statistics_key, store, recipe))
     worker = statistics.StatisticsWorker(store, tuple(sorted(recipe.variants)), recipe.seed)
     job.stage(
         "statistics",
@@ -302,6 +304,18 @@ def _statistics(job: _Build, parts: tuple[Part, ...]) -> None:
         lambda pipeline: spread(pipeline, "Parts", stale) | beam.ParDo(Each(worker)),
         lambda: sum(store.is_finished(statistics.statistics_path(part), key) for part, key in stale),
     )
+
+
+def _stale(
+    store: Store, parts: Sequence[Part], path: Callable[[Part], str], key: Callable[[Part], str]
+) -> list[tuple[Part, str]]:
+    """The parts whose file does not stand under its present key, with that key."""
+
+    def keyed(part: Part) -> tuple[Part, str] | None:
+        present = key(part)
+        return None if store.is_finished(path(part), present) else (part, present)
+
+    return [found for found in store.each(parts, keyed) if found is not None]
 
 
 # -- around the stages ------------------------------------------------------------------------------------------------------

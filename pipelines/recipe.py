@@ -15,13 +15,14 @@ a byte. An unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from pipelines import mixture
+from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from pipelines.strict import Strict
 
@@ -319,6 +320,18 @@ class Recipe(Strict):
             quality=_first(own.quality, default_quality, "none"),
             min_bytes=_first(own.min_bytes, chosen.default.min_bytes, 1 if self.sources[source].paragraphs else 0),
         )
+
+    def check_languages(self, known: Sequence[str]) -> None:
+        """UserError where a policy keeps a language that is none of the identifier's labels: it would keep no document."""
+        for variant, chosen in self.variants.items():
+            policies = {"default": chosen.default, **{f"sources.{name}": one for name, one in chosen.sources.items()}}
+            for place, policy in policies.items():
+                for name in policy.languages.keep if isinstance(policy.languages, Languages) else ():
+                    if name not in known:
+                        where = f"variants.{variant}.{place}.languages.keep"
+                        raise UserError(
+                            f"{where} names the language {name!r}{_nearest(name.lower(), known)}; they are codes such as 'en', 'zh'"
+                        )
 
     def min_jaccards(self) -> dict[str, float]:
         """The similarity that a near duplicate of each source has at least."""

@@ -44,6 +44,11 @@ def parse(content: bytes, name: str) -> LanguageModel:
     return LanguageModel(content)
 
 
+def labels(model: LanguageModel) -> tuple[str, ...]:
+    """Every label that the model gives."""
+    return language_model.parse(model.content, "lid.176.ftz").labels
+
+
 @functools.cache
 def _tables(content: bytes) -> tuple[Tables, pa.Array]:
     """The kernel's tables and the labels by number; read-only, so that threads share them."""

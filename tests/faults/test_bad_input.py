@@ -285,8 +285,13 @@ SOURCE = _recipe("{0}/*.jsonl")
         (_recipe("{0}/a.jsonl, {0}/sub/a.jsonl"), {}, "have the same relative path"),
         (SOURCE, {"WINNOW_CACHE": "/nonexistent"}, "the language identification model is missing; run winnow models fetch"),
         (SOURCE + "fit: {{tokenizer: {{file: none.json}}}}", {}, "none.json: cannot be read (No such file"),
+        (
+            SOURCE.replace("v: {{}}", "v: {{default: {{languages: {{keep: [english]}}}}}}"),
+            {},
+            "variants.v.default.languages.keep names the language 'english', which does not exist; they are codes such as 'en'",
+        ),
     ],
-    ids=["unknown key", "missing input", "two inputs with one path", "missing model", "missing tokenizer"],
+    ids=["unknown key", "missing input", "two inputs with one path", "missing model", "missing tokenizer", "unknown language"],
 )
 def test_faults_of_the_recipe_are_one_line_before_anything_runs(recipe, environment, message, tmp_path):
     (tmp_path / "sub").mkdir()

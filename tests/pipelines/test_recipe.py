@@ -92,3 +92,29 @@ def test_a_file_that_is_no_recipe_is_refused(text, message):
     with pytest.raises(UserError, match=r"^r: ") as error:
         parse(text, "r")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "name", "more"),
+    [
+        ("variants.filtered.default.languages={keep: [de, english]}", "filtered.default", "english", ", which does not exist"),
+        ("variants.filtered.default.languages={keep: [eng]}", "filtered.default", "eng", "; did you mean 'en'?"),
+        ("variants.filtered.sources.wiki={languages: {keep: [EN]}}", "filtered.sources.wiki", "EN", "; did you mean 'en'?"),
+    ],
+)
+def test_a_language_that_is_no_label_of_the_identifier_is_told(change, place, name, more):
+    """Held to the 176 labels of fastText's model."""
+    from pipelines import packages
+    from quality import language
+
+    try:
+        path = packages.language_model()
+    except UserError as error:
+        pytest.skip(str(error))
+    labels = language.labels(language.parse(path.read_bytes(), str(path)))
+    assert (len(labels), len(set(labels))) == (176, 176)
+    parse(RECIPE, "tiny", ["variants.filtered.default.languages={keep: [en, zh, ceb]}"]).check_languages(labels)
+    with pytest.raises(UserError) as caught:
+        parse(RECIPE, "tiny", [change]).check_languages(labels)
+    where = f"variants.{place}.languages.keep"
+    assert str(caught.value) == f"{where} names the language {name!r}{more}; they are codes such as 'en', 'zh'"
