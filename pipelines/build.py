@@ -115,6 +115,7 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     blocked = blocklist.load(recipe, base)
     listed = None if recipe.remove is None else removal.load(recipe.remove, base)
     earlier = against.resolve(recipe, base)
+    check_reach(engine, (one.url for one in earlier))
     for variant in recipe.variants:
         select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
     recipe.check_languages(language.labels(language.parse(language_model, str(model_path))))

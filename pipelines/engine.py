@@ -169,7 +169,7 @@ def _is_own(runner: str) -> bool:
 
 
 def check_reach(engine: Engine, urls: Iterable[str]) -> None:
-    """Refuses what lies on this machine's disk where workers are elsewhere. urls: of the run directory, or of inputs."""
+    """Refuses what lies on this machine's disk where workers are elsewhere. urls: of the run directory, other runs, inputs."""
     if engine.runner != "DataflowRunner":
         return  # a cluster of one's own may well share a file system
     for url in urls:

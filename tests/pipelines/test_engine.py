@@ -175,3 +175,11 @@ def test_workers_elsewhere_cannot_reach_this_disk(tmp_path):
     engine.check_reach(dataflow, ["gs://bucket/run"])
     engine.check_reach(engine.load_engine("flink.yaml"), [str(tmp_path)])
     engine.check_reach(engine.load_engine(), [str(tmp_path)])
+
+
+def test_nor_can_they_read_the_runs_that_a_corpus_is_held_against(built, inputs):
+    """Refused before anything is asked of the bucket."""
+    dataflow = engine.load_engine("dataflow.yaml")
+    with pytest.raises(UserError) as caught:
+        run_build(inputs, "gs://bucket/run", [f"against=[{built}]"], engine=dataflow)
+    assert str(caught.value) == f"{built}: Dataflow's workers cannot reach this machine's disk; give a gs:// path"
