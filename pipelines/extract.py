@@ -158,6 +158,8 @@ class _Parts:
 def extract_task(store: Store, task: Task, settings: Settings) -> None:
     """Reads one task's inputs to their end and publishes its documents, its rejects and then its record."""
     key = task_key(task, settings)
+    if _stands(store, task, key):
+        return
     store.begin(task_record(task))
     parts = _Parts(store, task, key, settings.part_bytes)
     counts: Counter[str] = Counter()
@@ -268,15 +270,14 @@ def _settings(store: Store, recipe: Recipe) -> dict[str, Settings]:
 def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
     """The tasks whose record, rejects, or a part that the record names, do not stand under their present key."""
     settings = _settings(store, recipe)
+    return [task for task in plan.tasks if not _stands(store, task, task_key(task, settings[task.source]))]
 
-    def stands(task: Task) -> bool:
-        key = task_key(task, settings[task.source])
-        if not all(store.is_finished(path, key) for path in (task_record(task), task_rejects(task))):
-            return False
-        names = store.read_json(task_record(task))["parts"]
-        return all(store.is_finished(f"documents/{task.source}/{name}.parquet", key) for name in names)
 
-    return [task for task in plan.tasks if not stands(task)]
+def _stands(store: Store, task: Task, key: str) -> bool:
+    if not all(store.is_finished(path, key) for path in (task_record(task), task_rejects(task))):
+        return False
+    names = store.read_json(task_record(task))["parts"]
+    return all(store.is_finished(f"documents/{task.source}/{name}.parquet", key) for name in names)
 
 
 def wire(pipeline: beam.Pipeline, store: Store, recipe: Recipe, tasks: Sequence[Task]) -> None:

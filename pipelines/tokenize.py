@@ -74,19 +74,29 @@ def stale_shards(store: Store, recipe: Recipe, parts: Sequence[Part], vocabulary
                 content_of(store, [part.decisions(variant) for part in shard.parts]),
             ]
             key = stage_key("tokenize", VERSION, [vocabulary.size, vocabulary.end_of_document], made_from)
-            if not all(store.is_finished(path, key) for path in shard.paths(variant)):
+            if not _stands(store, shard, variant, key):
                 keys.append((variant, key))
         if keys:
             stale.append(Shard(shard.source, shard.number, shard.of, shard.parts, tuple(keys)))
     return stale
 
 
+def _stands(store: Store, shard: Shard, variant: str, key: str) -> bool:
+    return all(store.is_finished(path, key) for path in shard.paths(variant))
+
+
 def write_shard(store: Store, shard: Shard, vocabulary: Vocabulary) -> None:
-    """Publishes `.bin` and then `.idx` of a shard for its variants and both splits; the sidecar of `.idx` ends it."""
+    """Publishes `.bin` and then `.idx` of a shard for its variants and both splits; the sidecar of `.idx` ends it.
+
+    Variants whose files stand under their key are left as they are.
+    """
+    keys = [(variant, key) for variant, key in shard.keys if not _stands(store, shard, variant, key)]
+    if not keys:
+        return
     dtype = token_dtype(vocabulary.size)
     with ExitStack() as stack:
         writers = {}
-        for variant, _ in shard.keys:
+        for variant, _ in keys:
             for split in SPLITS:
                 prefix = f"tokens/{variant}/{shard.prefix(split)}"
                 store.begin(prefix + ".idx")
@@ -94,8 +104,8 @@ def write_shard(store: Store, shard: Shard, vocabulary: Vocabulary) -> None:
                 sink = stack.enter_context(store.publishing(prefix + ".bin"))
                 writers[variant, split] = (sink, ShardWriter(sink, dtype, vocabulary.end_of_document))
         for part in shard.parts:
-            _append_part(store, part, [variant for variant, _ in shard.keys], writers, dtype)
-    for variant, key in shard.keys:
+            _append_part(store, part, [variant for variant, _ in keys], writers, dtype)
+    for variant, key in keys:
         for split in SPLITS:
             sink, writer = writers[variant, split]
             facts = {"documents": writer.documents, "tokens": writer.tokens}
