@@ -1,7 +1,7 @@
 """The recipe: what a corpus is made of and how it is judged. One YAML file, strict, printed in full before a run.
 
 What IS in the corpus stands here; how it is run (engine, workers, paths of engines) stands in engine files and never changes
-a byte. An unknown key is an error that names the nearest known one.
+a byte. An unknown key is an error that names the nearest known one or its section.
 
     sources    what comes in, one entry a source               near      near-duplicate clusters, once for all variants
     fit        what is learned: classifier, tokenizer          variants  several decisions over one annotated corpus
@@ -34,6 +34,9 @@ Jaccard = Annotated[float, Field(gt=0, le=1)]
 _OneOrMore = pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
 _Files = Annotated[list[str], Field(min_length=1), _OneOrMore]
 _AnyFiles = Annotated[list[str], _OneOrMore]
+_Kinds = Annotated[list[Literal["exact", "near"]], _OneOrMore]
+_RuleNames = pydantic.BeforeValidator(lambda given: [given] if isinstance(given, str) and given != "none" else given)
+_WITH_FIELDS = ("jsonl", "parquet", "datasets")
 
 
 class OwnNear(Strict):
@@ -46,7 +49,7 @@ class Source(Strict):
     """One source: inputs of one format."""
 
     format: Literal["jsonl", "parquet", "text", "warc", "mediawiki", "datasets", "code", "books", "arxiv", "stackexchange"]
-    paths: Annotated[list[str], Field(min_length=1)]  # files or wildcards; relative ones lie beside the recipe
+    paths: _Files  # files or wildcards; relative ones lie beside the recipe
     root: str | None = None  # locators are relative to this; default: the longest prefix without a wildcard
     fields: dict[Literal["text", "id", "url", "title", "date", "license"], str] = {}  # -> the record's own names
     blocklist: _AnyFiles = []  # files or folders of hosts and paths: their URLs are no documents
@@ -58,6 +61,12 @@ class Source(Strict):
     near: OwnNear | None = None  # a document of this source is a near duplicate only from here on
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0  # of duplicates, the highest one keeps its document
     alarm: bool = True  # false: next to nothing of this source may be left, and the build does not end with an alarm for it
+
+    @pydantic.model_validator(mode="after")
+    def _has_fields(self) -> Source:
+        if self.fields and self.format not in _WITH_FIELDS:
+            raise ValueError(f"fields are for {', '.join(_WITH_FIELDS)}; a record of {self.format} has its own")
+        return self
 
 
 class Limits(Strict):
@@ -171,7 +180,7 @@ class Policy(Strict):
     """How one source's documents are judged; null keys of a source's policy take the variant's default."""
 
     languages: Languages | Literal["any"] | None = None
-    rules: list[str] | dict[str, dict[str, float]] | Literal["none"] | None = None
+    rules: Annotated[list[str] | dict[str, dict[str, float]] | Literal["none"] | None, _RuleNames] = None
     perplexity: Literal["head", "middle", "any"] | None = None  # the last third that is kept; without a model all are kept
     decontaminate: bool | None = None  # drop documents that share an n-gram with one of `evaluations`
     quality: Draw | Literal["none"] | None = None
@@ -181,7 +190,7 @@ class Policy(Strict):
 class Variant(Strict):
     """One set of decisions: what is deduplicated, the default policy, and sources with a policy of their own."""
 
-    dedup: list[Literal["exact", "near"]] = []
+    dedup: _Kinds = []
     default: Policy = Policy()
     sources: dict[str, Policy] = {}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pydantic
 import yaml
@@ -15,7 +15,7 @@ import yaml
 from pipelines.errors import UserError
 from pipelines.recipe import NAME_PATTERN, Recipe
 from pipelines.sample import sample_folder
-from pipelines.strict import sections
+from pipelines.strict import Strict
 
 RECIPE = "recipe.yaml"  # in a run directory: the recipe in force
 SAMPLE = "sample"  # the shipped recipe whose inputs come out of published packages
@@ -43,21 +43,27 @@ class _PlainLoader(yaml.SafeLoader):
 
 def load(name: str, overrides: Iterable[str] = ()) -> tuple[Recipe, str]:
     """(recipe, folder that relative paths start from). `name`: a file, or the name of a shipped recipe such as "sample"."""
-    path = Path(name)
-    if not path.exists() and re.fullmatch(NAME_PATTERN, name):
-        shipped = resources.files("beam_config") / "recipes" / f"{name}.yaml"
-        if shipped.is_file():
-            return parse(shipped.read_text("utf-8"), name, overrides), sample_folder() if name == SAMPLE else "."
+    path, known = Path(name), shipped()
+    if not path.is_file() and name in known:
+        return parse(known[name], name, overrides), sample_folder() if name == SAMPLE else "."
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{name}: no such recipe ({error.strerror}); give a YAML file or a shipped name") from error
+        close = difflib.get_close_matches(name, known, 1)
+        way = f"did you mean {close[0]!r}?" if close else f"give a YAML file, or one that is shipped: {', '.join(known)}"
+        raise UserError(f"{name}: no such recipe ({error.strerror}); {way}") from error
     if len(content) > _MAX_RECIPE_BYTES:
         raise UserError(f"{name}: a recipe of {len(content)} bytes; the limit is {_MAX_RECIPE_BYTES}")
     try:
         return parse(content.decode("utf-8"), name, overrides), str(path.parent)
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not UTF-8 ({error})") from error
+
+
+def shipped() -> dict[str, str]:
+    """The text of every recipe that comes with winnow, by name."""
+    files = {one.name: one for one in (resources.files("beam_config") / "recipes").iterdir()}
+    return {name.removesuffix(".yaml"): files[name].read_text("utf-8") for name in sorted(files) if name.endswith(".yaml")}
 
 
 def parse(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -82,8 +88,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: write it as a.b=value")
     try:
         parsed = yaml.load(value, _PlainLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"--set {override:.80}: the value is not YAML: {' '.join(str(error).split())}") from error
     *parents, last = dotted.split(".")
     node: Any = tree
     for parent in parents:
@@ -101,13 +107,18 @@ def _explain(error: pydantic.ValidationError) -> str:
     Of what a union's branches say, the deepest is about the branch that was meant.
     """
     first = min(error.errors(), key=lambda fault: (fault["type"] != "extra_forbidden", -len(fault["loc"])))
-    place = [str(step) for step in first["loc"] if not _is_branch(str(step))]
-    where = ".".join(place) or "the recipe"
+    place = [step for step in first["loc"] if not _is_branch(str(step))]
+    where = ".".join(map(str, place)) or "the recipe"
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where}{_nearest_key(place)}"
+        return f"unknown key {where}{_right_key([step for step in place if isinstance(step, str)])}"
     if first["type"] == "missing":
         return f"the key {where} is missing"
-    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "give it as {key: value, ...}"
+    elif first.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        message = "a name is of a-z, 0-9 and _, at most 64 of them, and does not begin with _"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" + (f" (got {first['input']!r:.60})" if not isinstance(first["input"], dict) else "")
 
 
@@ -116,10 +127,40 @@ def _is_branch(step: str) -> bool:
     return step in ("Draw", "Languages", "[key]") or step.startswith(("literal[", "list[", "dict[", "function-after["))
 
 
-def _nearest_key(place: list[str]) -> str:
-    known = {key for model in sections() for key in model.model_fields}
-    close = difflib.get_close_matches(place[-1], sorted(known), 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else "; see docs/recipe.md for the keys"
+def _right_key(place: Sequence[str]) -> str:
+    """For an unknown key: the nearest one of its section, else the section that has such a key and is next to where it stands."""
+    *parents, last = place
+    known = sorted(set(_keys(Recipe)))
+    here = [key for section, key in known if len(section) == len(parents) == _shared(section, parents)]
+    if close := difflib.get_close_matches(last, here, 1, 0.6):
+        return f"; did you mean {close[0]!r}?"
+    there = [section for section, key in known if key == last]
+    if not there:
+        return "; see docs/recipe.md for the keys"
+    section = min(there, key=lambda one: (-_shared(one, parents), len(one)))
+    named = [*parents[: _shared(section, parents)], *section[_shared(section, parents) :]]
+    return f"; it belongs under {'.'.join(named)}" if named else "; it belongs at the top"
+
+
+def _keys(kind: Any, section: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(section, key) of all keys below a type; what a user names, such as a source, stands in a section as NAME."""
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        for key, field in kind.model_fields.items():
+            yield section, key
+            yield from _keys(field.annotation, (*section, key))
+    elif get_origin(kind) is dict:
+        named, value = get_args(kind)
+        yield from ((section, key) for key in (get_args(named) if get_origin(named) is Literal else ()))
+        yield from _keys(value, (*section, "NAME"))
+    else:
+        for one in get_args(kind):
+            yield from _keys(one, section)
+
+
+def _shared(section: Sequence[str], parents: Sequence[str]) -> int:
+    """How many steps a section and a place begin with together; any name is NAME."""
+    pairs = zip(section, parents, strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0] in (pair[1], "NAME"), pairs)))
 
 
 def resolved(recipe: Recipe) -> Mapping[str, Any]:

@@ -9,8 +9,3 @@ class Strict(BaseModel):
     """A frozen section of settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def sections(of: type[Strict] = Strict) -> list[type[Strict]]:
-    """Every kind of section that is known."""
-    return [found for one in of.__subclasses__() for found in (one, *sections(one))]

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.recipe import Draw
-from pipelines.recipe_file import parse, resolved
+from pipelines.recipe_file import load, parse, resolved
 
 RECIPE = """
 name: tiny
@@ -54,8 +54,23 @@ def test_the_resolved_recipe_is_a_recipe_that_resolves_to_itself():
         ("variants.filtered.default.quality.keep_rate=3", "keep_rate: Input should be less than or equal to 1"),
         ("near.bands=3", "near: give both bands and rows, or neither"),
         ("near={bands: 20, rows: 10}", "bands x rows is 200, over permutations (112)"),
-        ("name=A b", "name: String should match pattern"),
-        ("sources.web.paths=x", "sources.web.paths: Input should be a valid list"),
+        ("name=A b", "name: a name is of a-z, 0-9 and _"),
+        ("sources.web.paths=7", "sources.web.paths: Input should be a valid list"),
+        ("variants.filtered.default.languages=[en]", "default.languages: give it as {key: value, ...} (got ['en'])"),
+        ("sources.wiki={format: warc, paths: [x], fields: {text: b}}", "sources.wiki: fields are for jsonl, parquet, datasets"),
+        ("seed=" + "[" * 3000, "the value is not YAML"),
+        # a key that stands elsewhere, with the place next to where it was written
+        ("dedup=[exact]", "unknown key dedup; it belongs under variants.NAME"),
+        ("variants.filtered.rules=[gopher]", "unknown key variants.filtered.rules; it belongs under variants.filtered.default"),
+        ("variants.filtered.languages=any", "variants.filtered.languages; it belongs under variants.filtered.default"),
+        ("variants.filtered.sources.wiki.keep_rate=1", "it belongs under variants.filtered.sources.wiki.quality"),
+        ("sources.web.min_jaccard=0.9", "unknown key sources.web.min_jaccard; it belongs under sources.web.near"),
+        ("sources.web.text=body", "unknown key sources.web.text; it belongs under sources.web.fields"),
+        ("sources.web.name=tiny", "unknown key sources.web.name; it belongs at the top"),
+        ("tokens.weights={web: 1}", "unknown key tokens.weights; it belongs under mixture"),
+        ("compare.seed=1", "unknown key compare.seed; did you mean 'seeds'"),
+        ("against=[{rn: x}]", "unknown key against.0.rn; did you mean 'run'"),
+        ("zzzz=1", "unknown key zzzz; see docs/recipe.md for the keys"),
         ("sources={}", "sources"),
         ("fit={}", "variants.filtered draws by quality but fit.quality is missing"),
         ("variants.filtered.sources.wikki={}", "names the source 'wikki'; did you mean 'wiki'"),
@@ -74,6 +89,35 @@ def test_every_fault_is_one_line_that_names_the_key(change, message):
         parse(RECIPE, "recipe.yaml", [change])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["7", "format"])
+def test_names_are_told_from_keys_and_from_places_in_lists(source):
+    with pytest.raises(UserError, match=f"unknown key sources.{source}.formt; did you mean 'format'"):
+        parse(RECIPE, "r", [f"sources.{source}={{formt: jsonl, paths: [x]}}"])
+
+
+def test_what_is_one_needs_no_list():
+    changes = ["sources.web.paths=x", "variants.filtered.dedup=exact", "variants.filtered.default.rules=gopher"]
+    lists = ["sources.web.paths=[x]", "variants.filtered.dedup=[exact]", "variants.filtered.default.rules=[gopher]"]
+    assert parse(RECIPE, "r", changes) == parse(RECIPE, "r", lists)
+    assert parse(RECIPE, "r", ["variants.filtered.default.rules=none"]).policy("filtered", "web").rules == "none"
+
+
+def test_a_folder_of_its_name_does_not_hide_a_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    assert load("llama")[0].name == "llama"
+    (tmp_path / "llama").rmdir()
+    (tmp_path / "llama").write_text(RECIPE)
+    assert load("llama")[0].name == "tiny"  # a file is what was named
+
+
+def test_a_name_that_is_no_recipe_is_told_the_nearest_shipped_one():
+    with pytest.raises(UserError, match=r"^smaple: no such recipe \(No such file or directory\); did you mean 'sample'\?$"):
+        load("smaple")
+    with pytest.raises(UserError, match=r"; give a YAML file, or one that is shipped: glam, llama, sample$"):
+        load("nothing.yaml")
 
 
 @pytest.mark.parametrize(
