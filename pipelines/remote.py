@@ -29,6 +29,7 @@ from pipelines.errors import UserError
 
 PAUSES = (0.5, 2.0)  # seconds before another attempt
 _MEND = "mend the recipe's paths"
+_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "dataflow", "gcs": "dataflow"}  # what brings the library of a scheme
 _BLOCK = 1 << 20
 # What is fetched at a time, and how much of it is kept: Parquet is read here and there, and s3fs would take 50 MiB for each place.
 _BY_RANGES: Mapping[str, Any] = {"block_size": 5 << 20, "cache_type": "blockcache", "cache_options": {"maxblocks": 2}}
@@ -48,8 +49,12 @@ def filesystem_of(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     options: dict[str, Any] = _AS_IT_LIES if url.startswith(("http://", "https://")) else {}
     try:
         filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{url}: cannot be opened ({_said(error)}); {_MEND}") from error
+    except ImportError as error:
+        extra = _EXTRAS.get(url.partition("://")[0])
+        way = f"pip install 'winnow[{extra}]'" if extra else "install what it names"
+        raise UserError(f"{url}: cannot be opened ({_said(error)}); {way}") from error
+    except ValueError as error:
+        raise UserError(f"{url}: cannot be opened ({_said(error)}); give a path, or a URL of another kind") from error
     except Exception as error:  # a store's library that finds no credentials, each in its own way
         raise UserError(f"{url}: cannot be opened ({_said(error)}); {_way(error)}") from error
     return filesystem, path

@@ -6,8 +6,12 @@ import gzip
 import hashlib
 import json
 import random
+import re
+import sys
+import tomllib
 
 import pytest
+from fsspec.registry import _registry
 
 from pipelines import remote
 from pipelines.build import build
@@ -18,7 +22,7 @@ from pipelines.recipe_file import parse
 from pipelines.sources import check_unchanged, scan
 from tests import corpus
 from tests.pipelines.web import serving
-from tests.runs import ONE_WORKER, differing, hashes
+from tests.runs import ONE_WORKER, REPOSITORY, differing, hashes
 from tests.sources.test_warc import PAGE, http, record
 
 BYTES = random.Random(1).randbytes(12_000_000)  # more than two of fsspec's blocks
@@ -107,13 +111,23 @@ def test_nobody_listens():
         open_input(url)
 
 
-def test_a_kind_without_its_library_is_said():
-    try:
-        import s3fs  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match=r"^s3://bucket/x: cannot be opened \(Install s3fs to access S3\); mend the recipe's"):
-            open_input("s3://bucket/x")
-    with pytest.raises(UserError, match=r"^nothing://x: cannot be opened \(.*nothing.*\)"):
+@pytest.mark.parametrize(
+    ("url", "library", "extra"), [("http://h/x", "aiohttp", "http"), ("s3://b/x", "s3fs", "s3"), ("gs://b/x", "gcsfs", "dataflow")]
+)
+def test_a_kind_without_its_library_names_the_extra_that_brings_it(url, library, extra, monkeypatch):
+    """Reference: the extras of pyproject.toml."""
+    brought = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
+    assert any(re.match(rf"{library}\b", one) for one in brought)
+    for name in [name for name in sys.modules if name.startswith(("fsspec.implementations.http", f"{library}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(_registry, url.partition(":")[0], raising=False)
+    with pytest.raises(UserError, match=rf"^{url}: cannot be opened \(.*{library}.*\); pip install 'winnow\[{extra}\]'$"):
+        open_input(url)
+
+
+def test_a_kind_that_nobody_knows():
+    with pytest.raises(UserError, match=r"^nothing://x: cannot be opened \(.*nothing.*\); give a path, or a URL of another kind$"):
         open_input("nothing://x")
 
 
