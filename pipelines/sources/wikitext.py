@@ -1,8 +1,12 @@
 """Wiki markup to text: "we remove hyperlinks, comments and other formatting boilerplate" (Touvron et al. 2023, section 2.1).
 
 Left out whole: templates, tables, comments, references, galleries, files, categories, links to other languages. Kept as text:
-labels of links, headings, list items, formulas, what stands between formatting tags. Headings and items stand on lines of their
-own, without their marks.
+labels of links, headings, list items, what stands between formatting tags. Headings and items stand on lines of their own, without
+their marks.
+
+Kept to the letter, for nothing there is markup: `<math>`, `<chem>`, `<ce>`, `<nowiki>`, `<pre>`, `<syntaxhighlight>` (`<source>`);
+the last three with the blanks of their lines if they have several. In `<code>` MediaWiki reads links, quotes and templates, and so
+do we; but what has only their looks stays: tags that HTML does not have, such as `<stdio.h>`, braces that hold braces, `__FILE__`.
 
 One pass with a stack of open brackets, so nesting costs linear time whatever it looks like; a bracket that nobody closes is
 dropped and its content kept, as a reader of the page would see it, and so is a link around more than 20 levels of links.
@@ -21,6 +25,23 @@ _CLOSES = {"}}": "{{", "|}": "{|", "]]": "[["}
 # Elements that are left out with what they hold.
 _LEFT_OUT = ("ref", "gallery", "timeline", "score", "imagemap", "graph", "mapframe", "style", "script", "references")
 _ELEMENT = re.compile(rf"<({'|'.join(_LEFT_OUT)})\b([^<>]*)>", re.IGNORECASE)
+# Elements whose content is no markup, or not all of it.
+_SHELTERS = ("nowiki", "pre", "math", "chem", "ce", "syntaxhighlight", "source", "code")
+_SHELTER = re.compile(rf"<!--|<({'|'.join(_SHELTERS)})(?=[\s/>])([^<>]*)>", re.IGNORECASE)
+_SHELTER_END = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _SHELTERS}
+_NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
+_HTML = (
+    "abbr b bdi bdo big blockquote br center cite code data del dfn div em font h[1-6] hr i ins kbd li mark ol p q rp rt ruby"
+    " s samp small span strike strong sub sup table td th time tr tt u ul var wbr section poem (?:no|only)include includeonly"
+).replace(" ", "|")
+# (A template that could be one), or what only looks like markup.
+_IN_CODE = re.compile(
+    r"(\{\{[^{}]*\}\})|\{\{+|\}\}+|\{\||\|\}|__"
+    rf"|<(?!/?(?:{_HTML}|{'|'.join(_LEFT_OUT)})(?=[\s/>]))(?=/?[a-z])",
+    re.IGNORECASE,
+)
+# Marks for what is sheltered: within a line, and on lines of its own.
+_INLINE, _BLOCK = re.compile("\0([0-9]+)\0"), re.compile("\1([0-9]+)\1")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 # One that is not closed on its line is matched, too, up to the line's end: so no later one of that line is looked at for nothing.
@@ -36,16 +57,24 @@ _NUMBER = re.compile(r"&#0*([0-9]{8})[0-9]*")
 
 
 def plain_text(markup: str, file_names: Collection[str] = FILE_NAMES) -> str:
-    """The text of an article. file_names: lower-case names of the namespaces whose links show no text."""
-    text = _without_elements(without_comments(markup))
+    """The text of an article. file_names: lower-case names of the namespaces whose links show no text.
+
+    `markup` holds no U+0000 or U+0001, as no XML does.
+    """
+    kept: list[str] = []
+    text = _without_elements(_sheltered(markup, kept))
     text = _without_brackets(text, frozenset(file_names) | FILE_NAMES)
     text = _EXTERNAL.sub(lambda found: found[1] if found[2] else found[0], text)
     text = _TAG.sub("", _BREAK.sub("\n", text))
     text = _MAGIC.sub("", text).replace("'''", "").replace("''", "")
     text = _RULE.sub("", _ITEM.sub("", _HEADING.sub(_heading, text)))
-    text = _unescaped(text).replace("\xa0", " ")
+    text = _unescaped(text)
+    if kept:
+        text = _INLINE.sub(lambda mark: kept[int(mark[1])], text)
+    text = text.replace("\xa0", " ")
     lines = [line.strip() for line in text.split("\n")]
-    return _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+    text = _BLANKS.sub("\n\n", "\n".join(lines)).strip()
+    return _BLOCK.sub(lambda mark: kept[int(mark[1])].replace("\xa0", " "), text) if kept else text
 
 
 def _heading(line: re.Match[str]) -> str:
@@ -57,7 +86,10 @@ def _heading(line: re.Match[str]) -> str:
 
 def _unescaped(text: str) -> str:
     """The text with the characters that its references stand for."""
-    return html.unescape(_NUMBER.sub(r"&#\1", text))
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return html.unescape(_NUMBER.sub(r"&#\1", text))
 
 
 def without_comments(text: str) -> str:
@@ -70,6 +102,57 @@ def without_comments(text: str) -> str:
             return "".join(parts)
         at = stop + 3
     return "".join([*parts, text[at:]])
+
+
+def _sheltered(text: str, kept: list[str]) -> str:
+    """The markup without comments, and with marks instead of what is no markup, which is put into `kept`."""
+    parts, at = [], 0
+    unclosed: set[str] = set()
+    for match in _SHELTER.finditer(text):
+        name = (match[1] or "").lower()
+        if match.start() < at or name in unclosed:
+            continue
+        if not name:  # a comment; one that nobody closes takes the rest with it
+            parts.append(text[at : match.start()])
+            stop = text.find("-->", match.end())
+            if stop < 0:
+                return "".join(parts)
+            at = stop + 3
+            continue
+        stop = end = match.end()
+        if not match[2].endswith("/"):
+            found = _SHELTER_END[name].search(text, stop)
+            if found is None:
+                unclosed.add(name)  # looked for once: many that nobody closes cost no more than one
+                continue
+            end = found.end()
+            content = text[stop : found.start()]
+        else:
+            content = ""
+        parts += [text[at : match.start()], _shelter(name, match[2], content, kept)]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _shelter(name: str, attributes: str, content: str, kept: list[str]) -> str:
+    """What stands for an element until all markup is read."""
+    if name == "code":
+        text = _sheltered(content, kept)  # no deeper: this holds no end of a <code>
+        text = _IN_CODE.sub(lambda found: found[0] if found[1] else _mark(found[0], kept), text)
+        return _mark("", kept) + text  # so that `#` at its beginning is not at that of a line
+    if name == "pre":
+        content = _NOWIKI.sub("", content)
+    if name in ("nowiki", "pre"):
+        content = _unescaped(content)
+    if name in ("pre", "syntaxhighlight", "source") and "\n" in content and "inline" not in attributes:
+        kept.append(content.strip("\n").rstrip())
+        return f"\n\1{len(kept) - 1}\1\n"
+    return _mark(content, kept)
+
+
+def _mark(content: str, kept: list[str]) -> str:
+    kept.append(content)
+    return f"\0{len(kept) - 1}\0"
 
 
 def _without_elements(text: str) -> str:
