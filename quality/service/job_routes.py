@@ -6,11 +6,12 @@ without fear: the same request makes no second job.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import orjson
+import pydantic
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import Response
 
@@ -47,19 +48,20 @@ _WRITES = [Depends(auth.require_write)]
 @router.post("/v1/builds", status_code=202, response_model=job_answers.JobAnswer, responses=_STARTED, dependencies=_WRITES)
 def start_build(request: Request, asked: requests.BuildRequest, key: Key = None) -> Response:
     """Builds a recipe that the service offers into a run, as `winnow build` does; what is finished there is not done again."""
-    with _told():
-        requests.check_build(asked, request.app.state.service.settings)
-        return _submit(request, "build", asked.run, asked.model_dump(mode="json"), key)
+    settings = request.app.state.service.settings
+    return _submit(request, "build", asked.run, asked, key, lambda: requests.check_build(asked, settings))
 
 
 @router.post("/v1/comparisons", status_code=202, response_model=job_answers.JobAnswer, responses=_STARTED, dependencies=_WRITES)
 def start_comparison(request: Request, asked: requests.CompareRequest, key: Key = None) -> Response:
     """Trains the same model on two variants of a corpus, as `winnow compare` does; runs that are done are not done again."""
     service = request.app.state.service
-    service.corpora.get(asked.corpus).complete()
-    with _told():
+
+    def check() -> None:
+        service.corpora.get(asked.corpus).complete()
         requests.check_compare(asked, service.settings)
-        return _submit(request, "compare", asked.corpus, asked.model_dump(mode="json", exclude_none=True), key)
+
+    return _submit(request, "compare", asked.corpus, asked, key, check)
 
 
 @router.get("/v1/jobs", response_model=job_answers.JobPage)
@@ -152,9 +154,17 @@ def _file(request: Request, corpus_id: str, comparison: str, name: str) -> bytes
 # -- what they share --------------------------------------------------------------------------------------------------------
 
 
-def _submit(request: Request, kind: jobs.Kind, corpus: str, asked: dict[str, Any], key: str | None) -> Response:
-    service = request.app.state.service
-    job, _ = service.jobs.submit(kind, corpus, asked, key)
+def _submit(
+    request: Request, kind: jobs.Kind, corpus: str, asked: pydantic.BaseModel, key: str | None, check: Callable[[], None]
+) -> Response:
+    """The job that the key has made of this request, whatever has become of its corpus since; else a new one, if `check` lets it
+    pass."""
+    service, sent = request.app.state.service, asked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    with _told():
+        job = None if key is None else service.jobs.made_by(key, kind, corpus, sent)
+        if job is None:
+            check()
+            job, _ = service.jobs.submit(kind, corpus, sent, key)
     told = job_answers.job(job, service.settings)
     return _json(told, 202, {"Location": told["links"]["self"], "Retry-After": str(_SOON)})
 

@@ -144,14 +144,10 @@ class JobStore:
     def submit(self, kind: Kind, corpus: str, request: dict[str, Any], key: str | None = None) -> tuple[Job, bool]:
         """(the job, whether it is new): a key that was used for this request gives the job that it made. Raises KeyReused and
         QueueFull."""
-        text = json.dumps(request, sort_keys=True, ensure_ascii=False)
+        text = _text(request)
         with self._transaction() as database:
-            if key is not None:
-                found = database.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
-                if found is not None:
-                    if (found["kind"], found["corpus"], found["request"]) != (kind, corpus, text):
-                        raise KeyReused(key)
-                    return _job(found), False
+            if key is not None and (found := self._made_by(key, kind, corpus, text)) is not None:
+                return found, False
             if _count(database, "queued") >= self.limit:
                 raise QueueFull(f"{self.limit} jobs wait already")
             last = database.execute("SELECT max(id) FROM jobs").fetchone()[0]
@@ -159,6 +155,11 @@ class JobStore:
             columns = (made, kind, corpus, text, key, "queued", time.time())
             database.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, 0, 0, '', NULL)", columns)
             return self._get(made), True
+
+    def made_by(self, key: str, kind: Kind, corpus: str, request: dict[str, Any]) -> Job | None:
+        """The job that this request has made with this key, None for a new key. Raises KeyReused."""
+        with self._transaction(reads=True):
+            return self._made_by(key, kind, corpus, _text(request))
 
     def get(self, job_id: str) -> Job:
         """Raises UnknownJob."""
@@ -251,6 +252,12 @@ class JobStore:
             raise UnknownJob(job_id)
         return _job(found)
 
+    def _made_by(self, key: str, kind: Kind, corpus: str, text: str) -> Job | None:
+        found = self._database.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
+        if found is not None and (found["kind"], found["corpus"], found["request"]) != (kind, corpus, text):
+            raise KeyReused(key)
+        return None if found is None else _job(found)
+
     def _move(self, job_id: str, state: State, **columns: Any) -> Job:
         before = self._get(job_id).state
         if state not in MOVES[before]:
@@ -298,6 +305,11 @@ def job_folder(state: Path, job_id: str) -> Path:
 
 def _count(database: sqlite3.Connection, state: State) -> int:
     return int(database.execute("SELECT count(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0])
+
+
+def _text(request: dict[str, Any]) -> str:
+    """A request as it is kept and compared."""
+    return json.dumps(request, sort_keys=True, ensure_ascii=False)
 
 
 def _job(row: sqlite3.Row) -> Job:

@@ -119,6 +119,23 @@ def test_a_key_makes_one_job_of_one_request(asked):
     assert len(client.get("/v1/jobs").json()["items"]) == 3
 
 
+def test_a_key_gives_its_job_whatever_has_become_of_what_it_was_asked_for(asked, copied, recipes):
+    """The corpus is built again, which takes its manifest away first; the recipe is gone. Without the key both are refused."""
+    client, key = asked({}, runs=copied), {"Idempotency-Key": "k"}
+    first = client.post("/v1/comparisons", json={"corpus": "tiny", "seeds": 2}, headers=key)
+    assert (first.status_code, first.json()["request"]) == (202, {"corpus": "tiny", "seeds": 2})
+    built = build(client, "new", **{"Idempotency-Key": "of-the-build"})
+    assert built.json()["request"] == {"recipe": "tiny", "run": "new"}
+    (copied / "tiny" / "manifest.json").unlink()
+    (recipes / "tiny.yaml").unlink()
+    again = client.post("/v1/comparisons", json={"seeds": 2, "corpus": "tiny", "tokens": None}, headers=key)
+    assert (again.status_code, again.headers["location"]) == (202, first.headers["location"])
+    assert build(client, "new", **{"Idempotency-Key": "of-the-build"}).headers["location"] == built.headers["location"]
+    assert "is incomplete" in problem(client.post("/v1/comparisons", json={"corpus": "tiny", "seeds": 2}), 409)
+    assert "none is called 'tiny'" in problem(build(client, "new"), 422)
+    problem(client.post("/v1/comparisons", json={"corpus": "tiny", "seeds": 3}, headers=key), 409)
+
+
 def test_many_at_once_with_one_key_make_one_job(asked):
     client = asked({"one": SLEEP})
     with ThreadPoolExecutor(8) as pool:
