@@ -143,7 +143,9 @@ def _score_page(
             judges.append((one.id, f"{one.id}, without a verdict"))
     if not by and not given and len(judges) > 1:
         by = judges[1][0]
-    values = {"judges": judges[:_JUDGES], "by": by, "variant": by.partition("/")[2], "how": how, "given": given}
+    shown = judges[:_JUDGES] + [one for one in judges[_JUDGES:] if one[0] == by]
+    values: dict[str, Any] = {"judges": shown, "judges_left_out": len(judges) - len(shown)}
+    values |= {"by": by, "variant": by.partition("/")[2], "how": how, "given": given}
     limits = {"documents": DOCUMENTS, "bytes": TEXT_BYTES}
     asks = settings.token is not None and not settings.loopback  # elsewhere a read is open, and this is one
     return page(request, "score", "/score", status, problem=problem, results=scored, limits=limits, asks=asks, **values)

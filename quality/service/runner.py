@@ -123,9 +123,11 @@ class Runner:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             process = children.start(job.id, self._command(job, self._settings), folder)
-        except (UserError, OSError) as error:
+        except Exception as error:
+            is_foreseen = isinstance(error, UserError | OSError)
             state: State = "lost" if job.losses else "failed"  # what ran once and cannot be run again
-            self._store.finish(job.id, state, _short(str(error)))
+            self._store.finish(job.id, state, _short(str(error) if is_foreseen else f"{type(error).__name__}: {error}"))
+            _LOG.error("job %s: cannot be started: %s", job.id, _short(str(error)))
             return
         born = children.born(process.pid)
         try:

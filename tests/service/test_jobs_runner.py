@@ -393,17 +393,16 @@ def test_a_service_that_ends_while_its_store_fails_leaves_no_process_behind(stor
     assert flag.exists()
 
 
-def test_a_command_that_raises_what_nobody_foresaw_ends_as_a_failure(store, runner_of, monkeypatch):
-    monkeypatch.setattr("quality.service.runner._REST", 0.05)
-
+def test_a_command_that_raises_what_nobody_foresaw_ends_as_a_failure_that_says_so(store, runner_of):
     def command(job, settings):
         raise TypeError("a mistake of ours")
 
     job_id = ask(store, "true")
     runner = runner_of(command=command)
     job = ended(store, job_id)
-    assert (job.state, job.losses) == ("failed", 3)
+    assert (job.state, job.losses, job.detail) == ("failed", 0, "TypeError: a mistake of ours")
     assert runner.is_running
+    assert runner.fault is None
 
 
 def test_stopping_is_done_once_more_without_harm(store, runner_of):

@@ -189,6 +189,19 @@ def test_a_line_that_is_no_json_is_told_by_its_number(client):
     assert (answer.status_code, "65 lines; give at most 64 at a time" in answer.text) == (413, True)
 
 
+def test_the_judge_that_was_chosen_stands_in_a_list_that_is_cut(client, monkeypatch):
+    """Which says how many it leaves out: tiny has two variants and can be asked for no verdict, besides the language model."""
+    monkeypatch.setattr("quality.service.pages._JUDGES", 2)
+    for by, shown in (("tiny/filtered", ["", "tiny/filtered"]), ("tiny", ["", "tiny/filtered", "tiny"])):
+        page = client.get("/score", params={"by": by}).text
+        options = re.findall(r'<option value="([^"]*)"( selected)?>', page)
+        assert [value for value, _ in options] == shown
+        assert [value for value, selected in options if selected] == [by]
+        assert f"{4 - len(shown)} more than stand here" in page
+    monkeypatch.undo()
+    assert "more than stand here" not in client.get("/score").text
+
+
 # -- writes -----------------------------------------------------------------------------------------------------------------
 
 
