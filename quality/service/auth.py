@@ -53,8 +53,8 @@ def check(settings: Settings, method: str, path: str, headers: Headers) -> None:
 
 
 def _check_origin(headers: Headers, host: str) -> None:
-    """Refuses what a page of another site made a browser send. Where `Sec-Fetch-Site` is there it decides: under our policy of no
-    referrers a form of our own page has the origin `null`."""
+    """Refuses what a page of another site made a browser send. Where `Sec-Fetch-Site` is there it decides: behind a proxy the
+    page's `Origin` need not be the `Host` that is asked for."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     is_own = site in _OWN_SITE if site is not None else origin is None or origin.partition("://")[2].lower() == host.lower()
     if not is_own:

@@ -124,7 +124,8 @@ def test_a_page_of_another_site_starts_nothing(client, headers):
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "same-origin", "Origin": "null"}, {"Origin": BASE}]
+    "headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": BASE},
+     {"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}],
 )
 def test_the_services_own_pages_and_programs_may(client, headers):
     assert client.post("/v1/score", json=SCORE, headers=headers).status_code == 200

@@ -125,7 +125,8 @@ def test_a_page_lets_in_its_own_style_and_script_and_nothing_else(client, path):
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert not re.search(r"<[^>]+\s(style|on\w+)=", answer.text.replace("<style>", ""))
-    assert answer.headers["referrer-policy"] == "same-origin"
+    assert answer.headers["referrer-policy"] == "same-origin"  # under which a form says its origin, where no Sec-Fetch-Site does
+    assert 'name="referrer"' not in answer.text
     assert len(answer.content) < 200_000
 
 
