@@ -8,7 +8,9 @@ one reason are joined, and one whose rest is unreadable covers all that follow.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -78,16 +80,17 @@ class Rejected:
 
 def explain(folder: str, name: str) -> list[Explanation]:
     """Every document of a run that goes by `name` (hex doc_id, locator or URL); none is NotFound, no run a UserError."""
-    found = _documents(open_run(folder), name)
+    found = list(_documents(open_run(folder), name))
     if not found:
         raise NotFound(f"{folder}: no document goes by {name!r}; give a doc_id, a locator or a URL")
     return found
 
 
-def trace(folder: str, name: str) -> list[Explanation | Rejected]:
-    """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is NotFound."""
+def trace(folder: str, name: str, most: int | None = None) -> list[Explanation | Rejected]:
+    """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is NotFound.
+    most: how many are looked for, the first ones."""
     store = open_run(folder)
-    found: list[Explanation | Rejected] = [*_documents(store, name), *_rejects(store, name)]
+    found: list[Explanation | Rejected] = [*islice(_documents(store, name), most), *_rejects(store, name)][:most]
     if not found:
         merged = "; records of its input were merged into documents" if _merging(store, name) else ""
         raise NotFound(
@@ -99,18 +102,16 @@ def trace(folder: str, name: str) -> list[Explanation | Rejected]:
 # -- documents --------------------------------------------------------------------------------------------------------------
 
 
-def _documents(store: Store, name: str) -> list[Explanation]:
+def _documents(store: Store, name: str) -> Iterator[Explanation]:
     rows: dict[tuple[str, str], list[int]] = {}
     with index.opened(store) as known:
         for source, part_name, row in known.find(name):
             rows.setdefault((source, part_name), []).append(row)
-    found = []
     for (source, part_name), some in rows.items():
         part = _part(store, source, part_name)
         for row, document in zip(some, _rows(store, part.path("documents"), _DOCUMENT, some), strict=True):
             if name in (document["doc_id"], document["locator"], document["url"]):
-                found.append(_explain(store, part, row, document))
-    return found
+                yield _explain(store, part, row, document)
 
 
 def _part(store: Store, source: str, name: str) -> Part:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from quality.service.corpora import ID, State
-from quality.service.settings import DOCUMENTS, TEXT_BYTES
+from quality.service.settings import DOCUMENTS, EXPLAINED, TEXT_BYTES
 
 _RIVER = "The river rises in the mountains and flows to the sea. It was described by the historian in the third century."
 Count = Annotated[int, Field(ge=0)]
@@ -136,10 +136,11 @@ class Rejected(Answer):
 
 
 class Explanation(Answer):
-    """All that goes by the name, in the corpus."""
+    """What goes by the name, in the corpus."""
 
     corpus: str
     name: str
+    partial: Annotated[bool, Field(description=f"more go by it than the first {EXPLAINED}, which are here")]
     found: list[Explained | Rejected]
 
 

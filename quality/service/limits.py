@@ -7,13 +7,12 @@ memory. All that is refused here is a problem as anywhere else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from quality.service.settings import Settings
 
 _LOG = logging.getLogger("winnow.service")
+_Found = TypeVar("_Found")
 _LARGE = frozenset({"/v1/score", "/score"})
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -39,18 +39,22 @@ _HEADERS = {
 
 
 class Slots:
-    """So many pieces of work at once. Who waits longer than `wait_seconds` for one gets a Problem 429."""
+    """So many pieces of work at once, each in a thread. Who waits longer than `wait_seconds` for one gets a Problem 429; who waits
+    has no thread, of which all other requests need one."""
 
     def __init__(self, count: int, wait_seconds: float, what: str) -> None:
-        self._free = threading.BoundedSemaphore(count)
+        self._free = asyncio.Semaphore(count)
         self._count, self._wait, self._what = count, wait_seconds, what
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        if not self._free.acquire(timeout=self._wait):
-            raise busy(f"{self._count} {self._what} at once, and all are at work")
+    async def run(self, work: Callable[[], _Found]) -> _Found:
+        """What `work` returns or raises."""
         try:
-            yield
+            async with asyncio.timeout(self._wait):
+                await self._free.acquire()
+        except TimeoutError:
+            raise busy(f"{self._count} {self._what} at once, and all are at work") from None
+        try:
+            return await run_in_threadpool(work)
         finally:
             self._free.release()
 

@@ -29,7 +29,7 @@ from quality.service.corpora import ID, Corpus, told
 from quality.service.jobs import UnknownJob
 from quality.service.page_forms import Form, read_form
 from quality.service.problems import Problem
-from quality.service.settings import DOCUMENTS, TEXT_BYTES
+from quality.service.settings import DOCUMENTS, EXPLAINED, TEXT_BYTES
 
 router = APIRouter(include_in_schema=False)
 router.include_router(page_forms.router)
@@ -78,22 +78,25 @@ def corpus(request: Request, corpus_id: CorpusId) -> Response:
 
 
 @router.get("/corpora/{id}/documents")
-def document(request: Request, corpus_id: CorpusId, name: Annotated[str, Query(min_length=1, max_length=4096)]) -> Response:
+async def document(request: Request, corpus_id: CorpusId, name: Annotated[str, Query(min_length=1, max_length=4096)]) -> Response:
+    service = request.app.state.service
+    return await service.explanations.run(lambda: _documents(request, service.corpora.get(corpus_id), name))
+
+
+def _documents(request: Request, found: Corpus, name: str) -> Response:
     from pipelines.explain import trace
 
-    service = request.app.state.service
-    found: Corpus = service.corpora.get(corpus_id)
     found.complete()
     recipe = _recipe(found)
-    with service.explanations.one():
-        try:
-            traced = [one.to_json() for one in trace(str(found.path), name.strip())]
-        except NotFound as error:
-            return page(request, "unknown", "/", 404, id=found.id, name=name, detail=told(found, error))
-        except UserError as error:
-            raise Problem(409, told(found, error)) from error
-        rows = [judged.reject(one["reject"]) if "reject" in one else _document(found, one, recipe) for one in traced]
-    return page(request, "document", "/", id=found.id, found=rows)
+    try:
+        traced = [one.to_json() for one in trace(str(found.path), name.strip(), EXPLAINED + 1)]
+    except NotFound as error:
+        return page(request, "unknown", "/", 404, id=found.id, name=name, detail=told(found, error))
+    except UserError as error:
+        raise Problem(409, told(found, error)) from error
+    shown = traced[:EXPLAINED]
+    rows = [judged.reject(one["reject"]) if "reject" in one else _document(found, one, recipe) for one in shown]
+    return page(request, "document", "/", id=found.id, found=rows, partial=len(traced) > EXPLAINED)
 
 
 def _document(found: Corpus, one: dict[str, Any], recipe: Any) -> dict[str, Any]:
@@ -114,16 +117,18 @@ def score_form(request: Request, by: Annotated[str, Query(max_length=200)] = "")
 
 
 @router.post("/score")
-def score(request: Request, form: Annotated[Form, Depends(read_form)]) -> Response:
+async def score(request: Request, form: Annotated[Form, Depends(read_form)]) -> Response:
     """Judges what was pasted. What is wrong with it stands above the form, which keeps it."""
     by, how, given = form.one("by"), form.one("as"), form.one("text")
-    try:
-        found = _scored(request, by, how, given)
-    except Problem as problem:
-        if problem.status == 429:
-            raise
-        return _score_page(request, by, how, given, status=problem.status, problem=problem.detail)
-    return _score_page(request, by, how, given, scored=found)
+
+    def answered() -> Response:
+        try:
+            found = _scored(request, by, how, given)
+        except Problem as problem:
+            return _score_page(request, by, how, given, status=problem.status, problem=problem.detail)
+        return _score_page(request, by, how, given, scored=found)
+
+    return await request.app.state.service.scorers.slots.run(answered)
 
 
 def _score_page(

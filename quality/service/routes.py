@@ -19,6 +19,7 @@ from quality.service.corpora import ID, Corpus, told
 from quality.service.openapi import PROBLEMS, example
 from quality.service.problems import Problem
 from quality.service.runner import Runner
+from quality.service.settings import EXPLAINED
 
 router = APIRouter(responses=PROBLEMS)
 CorpusId = Annotated[str, Path(alias="id", pattern=ID, description="The name of the run's folder.", examples=["demo"])]
@@ -172,7 +173,7 @@ def get_stats(request: Request, corpus_id: CorpusId) -> Response:
 @router.get(
     "/v1/corpora/{id}/documents", tags=["corpora"], response_model=answers.Explanation, responses=example("documents")
 )
-def explain_document(
+async def explain_document(
     request: Request,
     corpus_id: CorpusId,
     name: Annotated[
@@ -182,26 +183,33 @@ def explain_document(
     """What became of one record: kept where, or dropped at which step for which reason and number, in every variant."""
     from pipelines.explain import trace
 
-    corpus = _corpus(request, corpus_id)
-    corpus.complete()
-    with request.app.state.service.explanations.one():
+    def explained() -> dict[str, Any]:
+        corpus = _corpus(request, corpus_id)
+        corpus.complete()
         try:
-            found = trace(str(corpus.path), name)
+            found = [one.to_json() for one in trace(str(corpus.path), name, EXPLAINED + 1)]
         except UserError as error:
             raise Problem(404 if isinstance(error, NotFound) else 409, told(corpus, error)) from error
-    return _json(request, {"corpus": corpus.id, "name": name, "found": [one.to_json() for one in found]})
+        return {"corpus": corpus.id, "name": name, "partial": len(found) > EXPLAINED, "found": found[:EXPLAINED]}
+
+    return _json(request, await request.app.state.service.explanations.run(explained))
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------------
 
 
 @router.post("/v1/score", tags=["scores"], response_model=answers.Scores, responses=example("score"))
-def score(request: Request, asked: answers.ScoreRequest) -> Response:
+async def score(request: Request, asked: answers.ScoreRequest) -> Response:
     """Judges texts as `winnow score` does: language, quality, signals, and with a variant the verdict. Nothing is kept."""
     service = request.app.state.service
-    corpus = None if asked.corpus is None else _corpus(request, asked.corpus)
     texts = [document.text for document in asked.documents]
-    results = service.scorers.score(texts, corpus, asked.variant, asked.explain)
+
+    def scored() -> list[dict[str, Any]]:
+        corpus = None if asked.corpus is None else _corpus(request, asked.corpus)
+        found: list[dict[str, Any]] = service.scorers.score(texts, corpus, asked.variant, asked.explain)
+        return found
+
+    results = await service.scorers.slots.run(scored)
     service.metrics.scored(len(texts))
     return Response(
         orjson.dumps({"corpus": asked.corpus, "variant": asked.variant, "results": results}), media_type="application/json"

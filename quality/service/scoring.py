@@ -26,25 +26,24 @@ _WARMING = "The river rises in the mountains and flows to the sea."
 
 
 class Scorers:
-    """The idle scorers, and how many may be at work."""
+    """The idle scorers, and how many may be at work: `score` is called in one of `slots`."""
 
     def __init__(self, limits: Limits) -> None:
-        self._slots = Slots(limits.scorings, limits.wait_seconds, "scorings")
+        self.slots = Slots(limits.scorings, limits.wait_seconds, "scorings")
         self._most_idle = limits.idle_scorers
         self._idle: list[tuple[_Key, TextScorer]] = []  # the longest idle first
         self._lock = threading.Lock()
 
     def score(self, texts: Sequence[str], corpus: Corpus | None, variant: str | None, explain: bool) -> list[dict[str, Any]]:
-        """One judgement a text. Raises Problem 404 (no such variant), 409 (corpus not complete), 429 (all at work)."""
+        """One judgement a text. Raises Problem 404 (no such variant) and 409 (corpus not complete)."""
         key = _ALONE if corpus is None else (corpus.id, corpus.etag, variant)
         if corpus is not None:
             _check_variant(corpus, variant)
         elif variant is not None:
             raise Problem(404, "no such variant: `variant` needs `corpus`, whose variant it is")
-        with self._slots.one():
-            scorer = self._taken(key) or _made(corpus, variant)
-            found = scorer(texts, explain)
-            self._give_back(key, scorer)  # one that failed is not kept
+        scorer = self._taken(key) or _made(corpus, variant)
+        found = scorer(texts, explain)
+        self._give_back(key, scorer)  # one that failed is not kept
         return found
 
     def warm(self) -> None:

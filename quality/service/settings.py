@@ -14,6 +14,7 @@ TOKEN = "WINNOW_TOKEN"  # noqa: S105  (the variable's name)
 STATE = ".winnow-service"  # below --runs unless --state says otherwise; no corpus can have this name
 DOCUMENTS = 64  # that one request may have scored
 TEXT_BYTES = 1 << 20  # of one of them, as UTF-8
+EXPLAINED = 50  # documents and rejects of one name that are explained
 _TOKEN_CHARACTERS = (16, 512)
 
 

@@ -78,6 +78,7 @@ def test_the_page_states_the_limits_as_they_are():
         f"| time for a body to arrive | {limits.body_seconds:g} s |",
         f"| {settings.DOCUMENTS}; {settings.TEXT_BYTES >> 20} MiB |",
         f"| {limits.scorings}; {limits.explanations} | `429` after {limits.wait_seconds:g} s |",
+        f"| documents of one name that are explained | {settings.EXPLAINED} |",
         f"| requests with a body at once | {limits.bodies} |",
         f"| {limits.queued_jobs}; {limits.listeners} |",
         f"room on the disk ({limits.disk_free_bytes >> 30} GiB)",

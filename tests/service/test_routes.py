@@ -98,7 +98,8 @@ def _explained(client, name):
 def test_a_document_is_explained_as_by_the_command(client, runs):
     said = command(["explain", str(runs / "tiny"), "w.jsonl#3", "--json"])
     assert said.returncode == 0, said.stderr
-    assert _explained(client, "w.jsonl#3") == {"corpus": "tiny", "name": "w.jsonl#3", "found": json.loads(said.stdout)}
+    found = json.loads(said.stdout)
+    assert _explained(client, "w.jsonl#3") == {"corpus": "tiny", "name": "w.jsonl#3", "partial": False, "found": found}
 
 
 def test_documents_are_explained_by_locator_url_and_id(client, runs):
@@ -110,6 +111,25 @@ def test_documents_are_explained_by_locator_url_and_id(client, runs):
         assert _explained(client, expected[0]["document"]["doc_id"])["found"] == expected
         verdicts |= {one["verdict"] for one in expected[0]["verdicts"]}
     assert len(verdicts) > 1
+
+
+def test_of_many_that_go_by_one_name_the_first_are_explained(client, monkeypatch):
+    """As of a URL that was crawled over and over: of two copies under one title, the first that `trace` finds."""
+    from pipelines.explain import trace as real
+
+    asked = []
+
+    def trace(folder, name, most):
+        asked.append(most)
+        return (real(folder, name) * 60)[:most]
+
+    monkeypatch.setattr("pipelines.explain.trace", trace)
+    found = _explained(client, "w.jsonl#3")
+    assert (len(found["found"]), found["partial"], asked) == (50, True, [51])
+    page = client.get("/corpora/tiny/documents", params={"name": "w.jsonl#3"})
+    assert "More go by this name than these 50" in page.text
+    monkeypatch.setattr("pipelines.explain.trace", lambda folder, name, most: (real(folder, name) * 50)[:most])
+    assert not _explained(client, "w.jsonl#3")["partial"]
 
 
 def test_a_name_that_nothing_goes_by_is_not_found_and_no_path_is_told(client, runs):

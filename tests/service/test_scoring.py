@@ -1,9 +1,11 @@
 """POST /v1/score against `winnow score`, its limits, and the pool of scorers."""
 
+import asyncio
 import io
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,10 +13,10 @@ from pipelines.errors import UserError
 from pipelines.score import TextScorer, score_lines
 from quality.service import scoring
 from quality.service.corpora import Corpora
-from quality.service.problems import Problem
 from quality.service.settings import DOCUMENTS, TEXT_BYTES, Limits
 from tests import corpus
 from tests.runs import command
+from tests.service.test_jobs_children import wait_for
 
 TEXTS = [
     corpus.prose("asked 1", True),
@@ -158,23 +160,47 @@ def tiny(runs):
     return Corpora(runs).get("tiny")
 
 
-def test_too_many_at_once_are_told_to_come_again(monkeypatch):
+def test_those_who_wait_hold_nobody_up(serving, runs, monkeypatch):
+    """All slots are at work, and more wait for one than there are threads for requests: the other routes answer all the same."""
     enter, leave = threading.Event(), threading.Event()
     monkeypatch.setattr(scoring, "_made", lambda corpus, variant: _Scorer(enter, leave))
-    scorers = scoring.Scorers(Limits(scorings=1, wait_seconds=0))
-    thread = threading.Thread(target=scorers.score, args=(["x"], None, None, False))
+    client = serving(runs, limits=Limits(scorings=1, wait_seconds=600, bodies=100))
+    waiters = client.app.state.service.scorers.slots._free
+
+    def ask(_):
+        return client.post("/v1/score", json=_asked(["x"])).status_code
+
+    with ThreadPoolExecutor(61) as pool:
+        first = pool.submit(ask, None)
+        assert enter.wait(60)
+        waiting = [pool.submit(ask, None) for _ in range(60)]
+        try:
+            wait_for(lambda: len(waiters._waiters or ()) == 60, 60)
+            assert client.get("/v1/corpora").status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            leave.set()
+        assert {one.result() for one in [first, *waiting]} == {500}  # of a stand-in for a scorer
+
+
+def test_too_many_at_once_are_told_to_come_again(serving, runs, monkeypatch):
+    enter, leave = threading.Event(), threading.Event()
+    monkeypatch.setattr(scoring, "_made", lambda corpus, variant: _Scorer(enter, leave))
+    client = serving(runs, limits=Limits(scorings=1, wait_seconds=0))
+    thread = threading.Thread(target=client.post, args=("/v1/score",), kwargs={"json": _asked(["x"])})
     thread.start()
     assert enter.wait(60)
-    with pytest.raises(Problem) as caught:
-        scorers.score(["y"], None, None, False)
-    assert (caught.value.status, caught.value.headers["Retry-After"]) == (429, "2")
+    form = {"by": "", "as": "text", "text": "x"}
+    for full in (client.post("/v1/score", json=_asked(["y"])), client.post("/score", data=form)):
+        assert (full.status_code, full.headers["Retry-After"]) == (429, "2")
+        assert full.json()["detail"] == "1 scorings at once, and all are at work; ask again in 2 s"
     leave.set()
     thread.join()
-    assert len(scorers.score(["y"], None, None, False)) == 1
+    assert client.post("/v1/score", json=_asked(["y"])).status_code == 500  # of the stand-in: its slot was free
 
 
 def test_no_scorer_serves_two_requests_at_once(monkeypatch):
-    """Eight threads over a pool of three: a scorer is in one hand only, and no more than three are made."""
+    """Eight at once in three slots: a scorer is in one hand only, and no more than three are made."""
     made, at_work, lock = [], set(), threading.Lock()
 
     class Checked(_Scorer):
@@ -193,11 +219,15 @@ def test_no_scorer_serves_two_requests_at_once(monkeypatch):
 
     monkeypatch.setattr(scoring, "_made", make)
     scorers = scoring.Scorers(Limits(scorings=3, wait_seconds=60))
-    threads = [threading.Thread(target=lambda: [scorers.score(["x"], None, None, False) for _ in range(20)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    async def twenty():
+        for _ in range(20):
+            await scorers.slots.run(lambda: scorers.score(["x"], None, None, False))
+
+    async def play():
+        await asyncio.gather(*(twenty() for _ in range(8)))
+
+    asyncio.run(play())
     assert 1 <= len(made) <= 3
     assert not at_work
 
@@ -221,7 +251,11 @@ def test_idle_scorers_are_kept_by_corpus_and_variant_and_the_longest_idle_goes(m
 def test_a_scorer_that_failed_is_not_used_again_and_its_slot_is_free(monkeypatch):
     monkeypatch.setattr(scoring, "_made", lambda corpus, variant: _Scorer())
     scorers = scoring.Scorers(Limits(scorings=1, wait_seconds=0))
-    first = scorers.score(["x"], None, None, False)[0]["by"]
+
+    def by(text):
+        return asyncio.run(scorers.slots.run(lambda: scorers.score([text], None, None, False)))[0]["by"]
+
+    first = by("x")
     with pytest.raises(UserError):
-        scorers.score(["fail"], None, None, False)
-    assert scorers.score(["x"], None, None, False)[0]["by"] is not first
+        by("fail")
+    assert by("x") is not first
