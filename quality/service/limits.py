@@ -76,14 +76,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status, method = time.perf_counter(), 0, known_method(scope["method"])
+        is_head, is_over = method == "HEAD", False
+        if is_head:  # what GET answers, without the body
+            scope = {**scope, "method": "GET"}
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_over
+            if is_over:  # of a stream that hears only now that nothing more is wanted
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+            elif is_head:
+                message, is_over = {"type": "http.response.body"}, True
             await send(message)
 
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -37,6 +37,7 @@ class Metrics:
         )
         self._documents = Counter("winnow_documents_scored", "Documents scored.", registry=self._registry)
         self._registry.register(_Jobs(jobs))
+        ProcessCollector(registry=self._registry)  # memory, processor time, open files
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts an answer. method: as `known_method` gives it; status 0 for one that never began, counted as 499."""

@@ -238,6 +238,44 @@ def test_every_answer_carries_the_headers_of_security(client, method, path, stat
         _is_problem(answer, status)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/v1/corpora/tiny/report", "/metrics", "/nothing", "/v1/score"])
+def test_head_says_what_get_says_without_the_body(client, path):
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    for name in ("content-type", "etag", "cache-control", "content-security-policy"):
+        assert head.headers.get(name) == got.headers.get(name), name
+    if path != "/metrics":  # which has counted one more by then
+        assert head.headers["content-length"] == str(len(got.content))
+
+
+def test_nothing_of_a_body_is_sent_for_head_and_a_stream_ends(settings_of, runs):
+    app = create_app(settings_of(runs))
+    job, _ = app.state.service.jobs.submit("build", "a", {"recipe": "sample", "run": "a"})
+
+    async def ask(path):
+        sent, ended = [], asyncio.Event()
+
+        async def send(message):
+            sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                ended.set()
+
+        async def receive():  # as a server tells it: nothing comes before the answer has ended
+            await ended.wait()
+            return {"type": "http.disconnect"}
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "HEAD", "scheme": "http", "path": path,
+            "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8080), "headers": [(b"host", b"127.0.0.1")],
+        }  # fmt: skip
+        await asyncio.wait_for(app(scope, receive, send), 60)
+        return [message["type"] for message in sent], sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+
+    for path in ("/v1/corpora/tiny", f"/v1/jobs/{job.id}/events"):
+        assert asyncio.run(ask(path)) == (["http.response.start", "http.response.body"], 200, b"")
+
+
 def test_a_method_that_is_not_there_is_told_which_are(client):
     answer = client.request("PATCH", "/v1/corpora")
     _is_problem(answer, 405)
@@ -297,6 +335,7 @@ def test_metrics_count_by_route_and_their_labels_are_bounded(client):
     assert of("other", "/healthz", "405") == 5
     assert of("POST", "/v1/score", "200") == 1
     assert len(counted) == 4
+    assert families["process_open_fds"].samples[0].value > 0
     (scored,) = [one.value for one in families["winnow_documents_scored"].samples if one.name.endswith("total")]
     assert scored == 3
     assert {one.labels["state"] for one in families["winnow_jobs"].samples} >= {"queued", "running", "succeeded", "failed"}
