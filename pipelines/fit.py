@@ -31,7 +31,7 @@ from pipelines.recipe import Recipe
 from pipelines.store import Store, TableWriter, read_columns, reading_table, stage_key
 from quality import classifier, classifier_fit, language, ngrams, perplexity, pii, sampling
 
-VERSION = 2
+VERSION = 3
 
 SAMPLE = pa.schema(
     [
@@ -315,8 +315,13 @@ class _SampleWorker:
 def stale_samples(store: Store, recipe: Recipe, parts: Sequence[Part]) -> list[tuple[Part, Shares, str]]:
     """The parts whose sample does not stand under its present key."""
     by_source = shares(recipe, parts)
-    keyed = [(part, by_source[part.source], sample_key(store, recipe, part, by_source[part.source])) for part in parts]
-    return [element for element in keyed if not store.is_finished(element[0].path("samples"), element[2])]
+
+    def keyed(part: Part) -> tuple[Part, Shares, str] | None:
+        share = by_source[part.source]
+        key = sample_key(store, recipe, part, share)
+        return None if store.is_finished(part.path("samples"), key) else (part, share, key)
+
+    return [found for found in store.each(parts, keyed) if found is not None]
 
 
 def wire(

@@ -9,13 +9,13 @@ whatever their sizes.
 Where both classes come from the same sources, an example is a group of sites instead (`pipelines.fit_references`): a group is left
 out of both classes at once and scored against itself, and documents are held out by site.
 
-Documents longer than `TEXT_CAP` are cut to an excerpt at a hashed place, so that books are judged by the page and length is no
-feature. Solver, sample and slices are functions of the documents and the seed.
+Like the scorer it reads the first `TEXT_CAP` bytes of a text: length is no feature, and what was calibrated is what is scored.
+Pages from inside of long texts taught it less of what other sources are like (docs/results.md). Solver, sample and slices are
+functions of the documents and the seed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from quality import logistic, sampling
 from quality.classifier import Classifier
 from quality.classifier_kernel import TEXT_CAP, batch_features, new_seen
 from quality.logistic import Rows
-from quality.text import buffers, string_array
+from quality.text import buffers
 
 _SEARCH_TOLERANCE = 1e-5  # of the models that only choose a strength: ranks do not change below it
 _SEARCH_DOCUMENTS = 2000  # of a source in the search; its many models need not see all to be ranked
@@ -106,35 +106,15 @@ def fit(training: Sequence[Example], judging: Sequence[Example], settings: FitSe
 
 def _prepare(example: Example, settings: FitSettings) -> _Source:
     ids, units = _rows(example.doc_ids), _rows(example.units or example.doc_ids)
-    texts = excerpts(example.texts, example.doc_ids, settings.seed)
     held = sampling.uniform(units, settings.seed, "fit held out") < settings.held_out
     held &= not held.all()  # a source of a few documents is learned from, whatever the hashes say
     draw = sampling.uniform(ids, settings.seed, "fit search")
-    return _Source(example.source, example.curated, features(texts, settings.bits), held, draw, example.group)
+    return _Source(example.source, example.curated, features(example.texts, settings.bits), held, draw, example.group)
 
 
 def _rows(ids: pa.Array) -> np.ndarray:
     """uint8 [n, 16] of binary(16) [n]."""
     return np.frombuffer(b"".join(ids.to_pylist()), np.uint8).reshape(-1, 16)
-
-
-def excerpts(texts: pa.Array, doc_ids: pa.Array, seed: int) -> pa.Array:
-    """Texts of at most TEXT_CAP bytes: longer ones give the bytes from a hashed place, moved to a word's start."""
-    data, offsets = buffers(texts)
-    pieces = []
-    for number, doc_id in enumerate(doc_ids.to_pylist()):
-        start, stop = int(offsets[number]), int(offsets[number + 1])
-        if stop - start > TEXT_CAP:
-            digest = hashlib.blake2b(doc_id + seed.to_bytes(8, "little"), digest_size=8).digest()
-            begin = start + int.from_bytes(digest, "big") % (stop - start - TEXT_CAP)
-            piece = bytes(data[begin : begin + TEXT_CAP])
-            piece = piece.split(b" ", 1)[-1].decode("utf-8", "ignore").encode()
-        else:
-            piece = bytes(data[start:stop])
-        pieces.append(piece)
-    bounds = np.zeros(len(pieces) + 1, np.int64)
-    bounds[1:] = np.cumsum([len(piece) for piece in pieces])
-    return string_array(np.frombuffer(b"".join(pieces) or b"\0", np.uint8), bounds)
 
 
 def features(texts: pa.Array, bits: int) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pipelines.errors import UserError
-from quality import classifier, classifier_fit
+from quality import classifier
 from quality.classifier import Classifier, Scorer
 from quality.classifier_fit import Example, FitSettings, auc, features, fit
 from quality.classifier_kernel import TEXT_CAP, features_reference
@@ -80,7 +81,7 @@ def test_auc_is_scikit_learns_with_ties(scored):
 
 def _example(source, curated, count=60, mark=""):
     texts = [f"{mark} " + prose(f"{source} {n}", curated) for n in range(count)]
-    ids = [classifier_fit.hashlib.blake2b(f"{source}{n}".encode(), digest_size=16).digest() for n in range(count)]
+    ids = [hashlib.blake2b(f"{source}{n}".encode(), digest_size=16).digest() for n in range(count)]
     return Example(source, curated, _texts(texts), pa.array(ids, pa.binary(16)))
 
 
