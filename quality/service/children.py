@@ -8,6 +8,7 @@ signal goes to a process through a handle that is taken before it is looked at.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -33,8 +34,12 @@ def check() -> None:
 
 
 def start(job_id: str, argv: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Starts a job's process as the leader of a session of its own; its output goes to out.log and err.log in `folder`, which are
-    begun anew."""
+    """Starts a job's process as the leader of a session of its own; its output goes to out.log and err.log in `folder`. Those of
+    earlier starts are out.1.log, out.2.log and so on, the first one first."""
+    earlier = next(n for n in itertools.count(1) if not any((folder / _nth(log, n)).exists() for log in (OUT, ERRORS)))
+    for log in (OUT, ERRORS):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / log).rename(folder / _nth(log, earlier))
     environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     with open(folder / OUT, "wb") as out, open(folder / ERRORS, "wb") as errors:
         return subprocess.Popen(
@@ -45,6 +50,10 @@ def start(job_id: str, argv: Sequence[str], folder: Path) -> subprocess.Popen[by
             env={**environment, _MARK: job_id, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
+
+
+def _nth(log: str, number: int) -> str:
+    return log.replace(".", f".{number}.")
 
 
 def born(pid: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UserError
-from quality.service.settings import Settings, check_address, folders, read_token
+from quality.service.settings import Settings, check_address, folders, limits, read_token
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,6 +37,9 @@ def serve(
     state: Annotated[
         str | None, typer.Option(metavar="DIR", help="Jobs and their logs; default: .winnow-service below --runs.")
     ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="Another limit, such as scorings=8; may be given several times.")
+    ] = None,
 ) -> None:
     """Serve corpora on HTTP: reports, why a document was dropped, scores of texts, builds and comparisons; pages and JSON."""
     from importlib.util import find_spec
@@ -46,7 +49,7 @@ def serve(
     root, kept, allowed = folders(runs, state, recipes)
     token = read_token(token_file, os.environ)
     host = host.strip("[]")
-    settings = Settings(root, kept, allowed, host, port, token)
+    settings = Settings(root, kept, allowed, host, port, token, limits(limit or ()))
     check_address(settings)
     from quality.service.app import create_app
 

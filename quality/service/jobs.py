@@ -7,7 +7,7 @@
 
 One job runs at a time: a build and a comparison each take all cores, and a corpus must not be built while it is read. A job is
 never left running without a process: what the process of a killed service was doing is given back to the queue by the next one, and
-fails once its process was lost too often. An idempotency key belongs to one request for ever.
+fails once its process was lost too often. An idempotency key belongs to one request for as long as its job is kept.
 
 Every method is one transaction and may be called from any thread. Nothing here knows of HTTP or of processes.
 """
@@ -243,6 +243,17 @@ class JobStore:
         """Gives back every job that runs according to the file; for the start of a runner. was_alive: sees to it that no process of
         the job is left, and says whether there was one, which was then interrupted and not lost."""
         return tuple(self.give_back(job.id, not was_alive(job)) for job in self.list(limit=-1, state="running"))
+
+    def oldest_ended(self, kept: int) -> tuple[Job, ...]:
+        """The jobs that have ended, but for the newest `kept` of them."""
+        with self._transaction(reads=True) as database:
+            found = database.execute("SELECT * FROM jobs WHERE ended IS NOT NULL ORDER BY id DESC LIMIT -1 OFFSET ?", (kept,))
+            return tuple(map(_job, found))
+
+    def forget(self, job_id: str) -> None:
+        """Removes a job that has ended; of any other nothing happens."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM jobs WHERE id = ? AND ended IS NOT NULL", (job_id,))
 
     # -- within a transaction -------------------------------------------------------------------------------------------------
 

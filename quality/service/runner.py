@@ -5,6 +5,7 @@
     cancel   SIGTERM, which a training run takes to save itself, then SIGKILL; the same when the service ends, but then the job goes
              back to the queue. A shutdown signals the job's process in the same moment: one that a signal ended which nobody
              sent from here was interrupted too, if the service's own end comes within a second
+    keep     of the jobs that have ended the newest `kept_jobs`; the others go, with their logs
     fault    whatever fails here (a full disk, say) is told by `fault`; then it is tried again, from the start on
 
 Two services on one state folder are refused: each would take the other's processes for left over.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import shutil
 import signal
 import subprocess
 import threading
@@ -102,6 +104,7 @@ class Runner:
                     recovered, self.fault = True, None
                     if changed:
                         self._on_change()
+                    self._forget()
                 job = self._store.claim()
                 if job is None:
                     self._ending.wait(_POLL)
@@ -109,10 +112,16 @@ class Runner:
                     self._on_change()
                     self._run(job)
                     self._on_change()
+                    self._forget()
             except Exception as error:
                 recovered, self.fault = False, " ".join(str(error).split()) or type(error).__name__
                 _LOG.error("jobs: %s; trying again", self.fault)
                 self._ending.wait(_REST)
+
+    def _forget(self) -> None:
+        for job in self._store.oldest_ended(self._settings.limits.kept_jobs):
+            shutil.rmtree(job_folder(self._settings.state, job.id), ignore_errors=True)  # first: what is cut short is done again
+            self._store.forget(job.id)
 
     def _was_alive(self, job: Job) -> bool:
         return children.stop(job.id, job.pid, job.born, self._grace)

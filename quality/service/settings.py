@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import UserError
 
@@ -32,9 +34,28 @@ class Limits:
     wait_seconds: float = 2.0  # for one of these to come free before 429
     idle_scorers: int = 4  # that are kept loaded
     queued_jobs: int = 16
+    kept_jobs: int = 1000  # that have ended, with their logs
     job_starts: int = 3  # of one job, before it is called failed
     listeners: int = 16  # of events, at once
     disk_free_bytes: int = 1 << 30  # for /readyz
+
+
+def limits(given: Sequence[str]) -> Limits:
+    """The limits, with those of `given`, each `name=number`, in the place of their own. Raises UserError."""
+    own: dict[str, Any] = {one.name: one.default for one in fields(Limits)}
+    changed = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in own:
+            raise UserError(f"--limit {text}: no limit is called {name!r}; there are {', '.join(own)}")
+        try:
+            changed[name] = type(own[name])(number)
+        except ValueError:
+            changed[name] = 0
+        if not 0 < changed[name] < math.inf:
+            whole = "a whole number" if isinstance(own[name], int) else "a number"
+            raise UserError(f"--limit {text}: give {whole} above 0, as in {name}={own[name]:g}")
+    return Limits(**changed)
 
 
 @dataclass(frozen=True, slots=True)

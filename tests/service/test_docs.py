@@ -1,5 +1,6 @@
 """docs/service.md against the service: its commands run in order, with a free port in place of 8080, and print what it shows."""
 
+import dataclasses
 import json
 import os
 import re
@@ -81,6 +82,11 @@ def test_the_page_states_the_limits_as_they_are():
         f"| documents of one name that are explained | {settings.EXPLAINED} |",
         f"| requests with a body at once | {limits.bodies} |",
         f"| {limits.queued_jobs}; {limits.listeners} |",
+        f"the newest {limits.kept_jobs:,} are kept",
+        f"`idle_scorers` (kept loaded; {limits.idle_scorers})",
+        f"`kept_jobs` ({limits.kept_jobs:,})",
+        f"before it fails; {limits.job_starts})",
+        *(f"`{one.name}`" for one in dataclasses.fields(limits)),
         f"room on the disk ({limits.disk_free_bytes >> 30} GiB)",
     ):
         assert stated in text, stated
@@ -90,5 +96,5 @@ def test_the_page_names_every_option_and_every_route(client):
     text = PAGE.read_text()
     for path in client.get("/openapi.json").json()["paths"]:
         assert path in text or path.startswith("/v1/corpora/{id}/comparisons/"), path
-    for option in ("--runs", "--recipes", "--host", "--port", "--token-file", "--state"):
+    for option in ("--runs", "--recipes", "--host", "--port", "--token-file", "--state", "--limit"):
         assert option in text, option

@@ -51,8 +51,11 @@ def said(folder):
     return (folder / children.OUT).read_text()
 
 
-def test_its_output_goes_to_files_that_are_begun_anew(begin, tmp_path):
-    (tmp_path / children.OUT).write_text("of an earlier start\n")
+def test_its_output_goes_to_files_and_that_of_earlier_starts_is_kept(begin, tmp_path):
+    for number in range(1, 4):
+        assert begin(["sh", "-c", f"echo start {number}; echo error {number} >&2"]).wait() == 0
+    assert [(tmp_path / name).read_text() for name in ("out.1.log", "out.2.log")] == ["start 1\n", "start 2\n"]
+    assert (tmp_path / "err.2.log").read_text() == "error 2\n"
     process = begin(["sh", "-c", "echo one; echo two >&2; read line || echo no input"])
     assert process.wait() == 0
     assert said(tmp_path) == "one\nno input\n"

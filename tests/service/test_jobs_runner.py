@@ -1,5 +1,6 @@
 """The runner with real processes, small ones: how jobs end, what survives the end of a service, and what never stays `running`."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pipelines.errors import UserError
 from quality.service import children
 from quality.service.jobs import JobStore, job_folder
 from quality.service.runner import Runner
-from quality.service.settings import Settings
+from quality.service.settings import Limits, Settings
 from tests.runs import REPOSITORY
 from tests.service.test_jobs_children import DEAF, wait_for
 
@@ -212,6 +213,24 @@ def test_the_comparison_that_a_process_takes_is_noted_in_its_job(store, settings
     runner.stop()
     assert store.get(job_id).state == "queued"
     assert store.claim().comparison is None  # its next process says it anew
+
+
+def test_of_the_jobs_that_have_ended_only_the_newest_are_kept(store, settings, runner_of):
+    """Whatever they ended as; those that wait or run are no such jobs. What is left of the others is their order."""
+    cancelled = ask(store, "true")
+    store.cancel(cancelled)
+    jobs = [ask(store, text) for text in ("true", "exit 1", "true")]
+    last = ask(store, SLEEP)
+    few = dataclasses.replace(settings, limits=Limits(kept_jobs=2))
+    runner = Runner(store, few, command=script)
+    runner.start()
+    try:
+        running(store, settings, last)
+        wait_for(lambda: len(store.list()) == 3)
+        assert [(job.id, job.state) for job in store.list()] == [(last, "running"), (jobs[2], "succeeded"), (jobs[1], "failed")]
+        assert {path.name for path in (settings.state / "jobs").iterdir()} == {last, *jobs[1:]}
+    finally:
+        runner.stop()
 
 
 def test_two_services_on_one_state_folder_are_refused(store, settings, runner_of):

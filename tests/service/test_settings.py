@@ -5,8 +5,23 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from quality.service.settings import STATE, Settings, check_address, folders, is_loopback, read_token
+from quality.service.settings import STATE, Limits, Settings, check_address, folders, is_loopback, limits, read_token
 from tests.service.conftest import TOKEN
+
+
+def test_limits_are_set_by_their_names():
+    assert limits([]) == Limits()
+    assert limits(["scorings=8", "wait_seconds=0.5", "scorings=9"]) == Limits(scorings=9, wait_seconds=0.5)
+    for given, told in [
+        ("scorers=8", "no limit is called 'scorers'; there are body_bytes, small_body_bytes, "),
+        ("scorings", "give a whole number above 0, as in scorings=2"),
+        ("scorings=2.5", "give a whole number above 0, as in scorings=2"),
+        ("scorings=0", "give a whole number above 0, as in scorings=2"),
+        ("wait_seconds=inf", "give a number above 0, as in wait_seconds=2"),
+        ("wait_seconds=nan", "give a number above 0, as in wait_seconds=2"),
+    ]:
+        with pytest.raises(UserError, match=f"^--limit {given}: {told}"):
+            limits([given])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost"])
