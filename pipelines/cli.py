@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,9 +36,25 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, 
 RunFolder = Annotated[str, typer.Option("--run", metavar="DIR", help="The run directory, local or on an object store.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the recipe.")]
+VariantName = Annotated[str, typer.Option("--variant", metavar="V", help="The variant.")]
+Sources = Annotated[list[str] | None, typer.Option(metavar="S", help="Only this source; may be given more than once.")]
 _INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
+class Split(StrEnum):
+    """Documents to train on, and those that are held out."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
 
 
 def _print_json(value: Any) -> None:
@@ -143,6 +160,27 @@ def explain(
         _print_json([one.to_json() for one in found])
     else:
         print("\n\n".join(to_text(one) for one in found))
+
+
+@app.command()
+def export(
+    folder: Folder,
+    variant: VariantName,
+    to: Annotated[str, typer.Option(metavar="DIR", help="Where to: a new folder, local or on an object store.")],
+    form: Annotated[Format, typer.Option("--format", help="Both are compressed with Zstandard.")] = Format.PARQUET,
+    split: Annotated[Split | None, typer.Option(help="Only this split; default: both.")] = None,
+    source: Sources = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the documents that a variant keeps, their text as it was tokenised, as files that other tools read."""
+    from pipelines.export import SPLITS
+    from pipelines.export import export as run_export
+
+    done = run_export(folder, variant, to, form, [split] if split else SPLITS, source or ())
+    if as_json:
+        _print_json(done.to_json())
+    else:
+        print(done.to_text())
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """card.md: the dataset card of a run, from stats.json alone: what is in the corpus, what is not and why, and what is not known.
 
-Its head is the YAML that Hugging Face's hub reads; its sections follow Gebru et al. 2021, "Datasheets for Datasets", as far as a
-machine can answer. What only people know (who may use it, for what) is for the publisher to add, and the card says so. Text of
-the corpus stands quoted (`report.markdown`). The card says the same every time: nothing in it knows when or where it was made.
+Its head (`card_head`) is what Hugging Face's hub and library read; its sections follow Gebru et al. 2021, "Datasheets for
+Datasets", as far as a machine can answer. What only people know (who may use it, for what) is for the publisher to add, and the
+card says so. Text of the corpus stands quoted (`report.markdown`). The card says the same every time: nothing in it knows when or
+where it was made.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, parse
 from pipelines.report import card_lists, distributions, shift
+from pipelines.report.card_head import run_head
 from pipelines.report.figures import came_in, summed
 from pipelines.report.markdown import bullets, quoted, table
 from pipelines.report.mixture import shown
-from pipelines.report.stated import UNDETERMINED, hub_licenses, kept_languages, languages, size_category
+from pipelines.report.stated import UNDETERMINED, kept_languages
 from pipelines.report.words import gloss, readable_bytes, share
 from pipelines.schema import TRAIN, VALIDATION, stage_of
 
@@ -43,22 +43,9 @@ def card(stats: Stats) -> str:
         f"What filtering shifts: from {stats['variants'][0]} to the others": shift.shifted(stats),
         "Known limits": _limits(stats, recipe),
     }
-    blocks = [_head(stats), f"# {stats['name']}", _opening(stats)]
+    blocks = [run_head(stats), f"# {stats['name']}", _opening(stats)]
     blocks += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(blocks) + "\n"
-
-
-def _head(stats: Stats) -> str:
-    """YAML, so that a language called `no` stays one."""
-    kept = [sum(one["kept"] for one in stats["accounts"]["variants"][variant].values()) for variant in stats["variants"]]
-    values = {
-        "pretty_name": stats["name"],
-        "language": languages(stats),
-        "license": hub_licenses(stats),
-        "size_categories": [size_category(max(kept))],
-        "task_categories": ["text-generation"],
-    }
-    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
 def _opening(stats: Stats) -> str:

@@ -116,6 +116,11 @@ def test_the_head_is_what_the_hub_reads():
         "license": ["cc-by-4.0", "cc0-1.0", "other", "unknown"],
         "size_categories": ["n<1K"],
         "task_categories": ["text-generation"],
+        "configs": [
+            {"config_name": "documents", "data_files": "documents/*/*.parquet", "default": True},
+            {"config_name": "decisions-unfiltered", "data_files": "decisions/unfiltered/*/*.parquet"},
+            {"config_name": "decisions-filtered", "data_files": "decisions/filtered/*/*.parquet"},
+        ],
     }
 
 
@@ -194,6 +199,7 @@ def test_an_empty_corpus_has_a_card_and_a_description():
     nothing = {"records": 0, "documents": 0, "merged": 0, "rejects": {}, "unknown_rests": 0}
     found["accounts"]["sources"] |= dict.fromkeys(found["sources"], nothing)
     assert "| unfiltered | 0 |  | 0 | 0 |" in card(found)
+    assert "configs" not in _parts(card(found))[0]  # there is nothing to load
     assert "recordSet" not in croissant(found, {})
 
 
