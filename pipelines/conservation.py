@@ -4,6 +4,8 @@
     documents    = kept + dropped, one reason each               per source and variant
     kept         = documents in the shards, token for token      per source, variant and split
 
+Equal texts among them are held to what `copies` promises.
+
 What is counted twice is counted in two places: the extract's own record of a task against the tables that it wrote, the
 decisions against the documents, the shards' indexes against the decisions and the signals.
 """
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from pipelines.copies import Copies
 from pipelines.errors import CheckError
 from pipelines.parts import Part, task_record, task_rejects
 from pipelines.plan import Plan
@@ -82,8 +85,9 @@ class Accounts:
 def account(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> Accounts:
     """Counts every table of a run and proves that they agree; a violation is a CheckError that names source and numbers."""
     sources = {name: SourceAccount() for name in sorted(recipe.sources)}
-    for part in parts:
-        sources[part.source].documents += len(read_columns(store, part.path("documents"), ["doc_id"]))
+    hashes = [read_columns(store, part.path("documents"), ["content_hash"]).column(0) for part in parts]
+    for part, column in zip(parts, hashes, strict=True):
+        sources[part.source].documents += len(column)
     for task in plan.tasks:
         record = store.read_json(task_record(task))
         chosen = sources[task.source]
@@ -96,15 +100,17 @@ def account(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> 
     for name, source in sources.items():
         out = source.documents + source.merged + source.rejects.total()
         _agree(f"sources.{name}: records read", source.records, "documents + rejects + merged", out)
-    variants = {name: _variant(store, recipe, parts, name, sources) for name in recipe.variants}
+    copies = Copies(hashes)
+    variants = {name: _variant(store, recipe, parts, name, sources, copies) for name in recipe.variants}
     return Accounts(sources, variants)
 
 
 def _variant(
-    store: Store, recipe: Recipe, parts: Sequence[Part], variant: str, sources: dict[str, SourceAccount]
+    store: Store, recipe: Recipe, parts: Sequence[Part], variant: str, sources: dict[str, SourceAccount], copies: Copies
 ) -> dict[str, VariantAccount]:
     accounts = {name: VariantAccount() for name in sources}
-    for part in parts:
+    repeated: dict[str, list[np.ndarray]] = {split: [np.empty(0, np.int64)] for split in SPLITS}
+    for number, part in enumerate(parts):
         decisions = read_columns(store, part.decisions(variant), ["verdict", "split"])
         n_tokens = read_columns(store, part.path("signals"), ["n_tokens"]).column(0).to_numpy().astype(np.int64)
         chosen = accounts[part.source]
@@ -118,6 +124,9 @@ def _variant(
             here = kept & np.asarray(pc.equal(decisions.column("split"), split))
             chosen.documents[split] += int(here.sum())
             chosen.tokens[split] += int(n_tokens[here].sum() + here.sum())
+            repeated[split].append(copies.of(number, here))
+    together = {split: np.concatenate(texts) for split, texts in repeated.items()}
+    copies.hold(f"variants.{variant}", "exact" in recipe.variants[variant].dedup, together)
     for name, chosen in accounts.items():
         where = f"variants.{variant}, source {name}"
         _agree(f"{where}: documents", sources[name].documents, "kept + dropped", chosen.kept + chosen.dropped.total())

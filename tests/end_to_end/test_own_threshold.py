@@ -12,11 +12,13 @@ import json
 import random
 import re
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.build import build
-from pipelines.errors import UserError
+from pipelines.dedup.near import EDGE
+from pipelines.errors import CheckError, UserError
 from pipelines.explain import explain, to_text
 from pipelines.recipe_file import parse
 from tests import corpus
@@ -185,12 +187,16 @@ def _crowded(number):
 def equal(tmp_path_factory):
     """A run, built: four pages among 30 much like each, and one without a word, stand in books too, word for word."""
     found = tmp_path_factory.mktemp("equal")
+    _write_equal(found)
+    build(parse(EQUAL, "equal"), str(found), str(found / "run"), TWO_THREADS, lambda line: None)
+    return found / "run"
+
+
+def _write_equal(folder):
     pages = [list(_crowded(number)) for number in range(4)]
     texts = {"pages": [*itertools.chain(*pages), "--- !"], "books": [*(those[-1] for those in pages), "--- !"]}
     for source, some in texts.items():
-        (found / f"{source}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
-    build(parse(EQUAL, "equal"), str(found), str(found / "run"), TWO_THREADS, lambda line: None)
-    return found / "run"
+        (folder / f"{source}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
 
 
 def _by_text(run, table, columns):
@@ -222,6 +228,15 @@ def test_equal_texts_meet_in_one_near_cluster_unless_they_have_no_words(equal):
     assert {len({one["near_cluster"] for one in same}) for same in rows.values()} == {1}
     assert [text for text, same in rows.items() if same[0]["near_cluster"] is None] == ["--- !"]
     assert all(one["near_size"] > 25 for text, same in rows.items() if text != "--- !" for one in same)  # with the others
+
+
+def test_a_build_that_keeps_one_of_them_twice_fails(tmp_path, monkeypatch):
+    """With clusters as they come of signatures alone: what the proof at the end is for."""
+    monkeypatch.setattr("pipelines.cluster.exact_edges", lambda values, least: np.empty(0, EDGE))
+    _write_equal(tmp_path)
+    with pytest.raises(CheckError, match=r"variants.exact: \d texts are kept more than once, though exact copies are dropped"):
+        build(parse(EQUAL, "equal"), str(tmp_path), str(tmp_path / "run"), ONE_WORKER, lambda line: None)
+    assert not (tmp_path / "run/manifest.json").exists()
 
 
 def test_a_threshold_below_the_runs_is_refused():
