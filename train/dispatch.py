@@ -80,7 +80,8 @@ def padded(experts: ExpertsLike, x_ND: Tensor, routing: Routing) -> Tensor:
     source_R = slot_M.new_zeros(n_experts * columns).scatter(0, slot_M, torch.arange(len(slot_M), device=slot_M.device))
 
     def linear(x_RD: Tensor, w_EFD: Tensor) -> Tensor:
-        return torch.bmm(x_RD.view(n_experts, columns, -1), w_EFD.transpose(1, 2)).flatten(0, 1)
+        x_ECD = x_RD.view(n_experts, columns, -1)  # by another name than attention's products have: model.py keeps these alone
+        return torch.baddbmm(x_ECD.new_zeros(1), x_ECD, w_EFD.transpose(1, 2), beta=0).flatten(0, 1)
 
     return _run(experts, x_ND, routing, source_R, slot_M, linear)
 

@@ -5,7 +5,7 @@
   column of every matrix, one a number of every vector.
 * **Activations** of one sequence: what autograd keeps between forward and backward pass, counted tensor by tensor for this model's
   layers under bfloat16 autocast; tests hold the count to what torch saves. Full checkpointing keeps a block's input, the selective
-  form also the outputs of linear layers and of attention; both add one block that is being run again.
+  form also the outputs of linear layers, and of attention where positions need no bias; both add one block that is run again.
 * **Devices to train**: what this trainer needs, by `fsdp` or by `experts` (train/parallel.py), whichever takes fewer. Each device
   adds the activations of one sequence under full checkpointing. Under fsdp states lie evenly over all devices, but each gathers two
   neighbouring groups at a time (attention; a feed-forward layer, or all experts of a layer) with their gradients, and the embedding
@@ -64,14 +64,15 @@ def _layer(config: ModelConfig, length: int, layer: int, compute: int) -> tuple[
     """Bytes a token of one block: (all that is kept, outputs of linear layers and attention)."""
     d, width, heads = config.d_model, config.d_attention, config.n_heads
     kept = 2 * _norm(config, compute) + compute * 4 * width  # queries, keys, values in one; the output
-    linear = compute * (3 * width + width + d)
-    if config.positions in ("relative_bias", "transformer_xl"):  # scores are written out, weights in float32
+    linear = compute * (3 * width + d)
+    if config.positions in ("relative_bias", "transformer_xl"):  # scores are written out, weights in float32; they run again
         kept += 4 * heads * length + compute * 2 * width
         if config.positions == "transformer_xl":  # scores by distance; queries twice; W_r r and its input
             kept += compute * (heads * length + 2 * width) + compute * d
+            linear += compute * width
     else:
         kept += 4 * heads + (compute * 3 * width if config.positions == "rope" else 0)
-        linear += 4 * heads
+        linear += compute * width + 4 * heads
     if config.moe is not None and config.is_sparse(layer):
         moe, gated = config.moe, config.moe.ffn in GATED
         kept += compute * moe.top_k * (2 * d + moe.d_ff * (4 if gated else 2)) + 2 * 4 * moe.experts

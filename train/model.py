@@ -7,7 +7,8 @@
   section 2.4); fan_in is the last dimension, for embeddings too. Gains 1, biases 0. Each parameter draws from a generator seeded by
   (seed, its name), so that neither the order of creation nor sharding changes a weight.
 * Checkpointing: `full` keeps each block's input and runs the block again in the backward pass; `selective` is LLaMA's form
-  (Touvron et al. 2023, section 2.4): outputs of linear layers and of attention are kept, the rest runs again.
+  (Touvron et al. 2023, section 2.4): outputs of linear layers and of attention are kept, the rest runs again (attention too where
+  a learned bias makes torch write out its T x T products).
 
 Tested on CPUs; not run on a GPU yet.
 
@@ -180,7 +181,7 @@ def _stack(found: list[RoutingStatistics]) -> RoutingStatistics | None:
 _SAVED = frozenset({
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,  # of experts (dispatch.padded); bmm are the T x T products of attention with a learned bias
     torch.ops.aten._grouped_mm.default,
     torch.ops.winnow.grouped_mm.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,

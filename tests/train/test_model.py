@@ -195,7 +195,7 @@ def test_activation_bytes_are_what_torch_saves(kind, bf16):
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             made(tokens(1, 64), tokens(1, 64))
-        with Kept() as linear, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with Kept() as linear, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             made.hidden(tokens(1, 64))
         casts = compute * sum(w.size for w in weights(config) if w.kind in ("matrix", "expert")) if bf16 else 0
         return sum(size for size, _ in kept.values()) - casts, linear.total
@@ -208,9 +208,20 @@ def test_activation_bytes_are_what_torch_saves(kind, bf16):
     assert abs((counted(4, "none") - counted(2, "none")) / (whole_4 - whole_2) - 1) < 0.06
     inputs = 64 * 2 * 4 * 64  # of two blocks
     assert counted(4, "full") - counted(2, "full") == inputs
-    if kind not in ("glam", "chinchilla"):  # there attention is written out in products that the count does not hold
-        assert abs((counted(4, "selective") - counted(2, "selective") - inputs) / (linear_4 - linear_2) - 1) < 0.06
+    assert abs((counted(4, "selective") - counted(2, "selective") - inputs) / (linear_4 - linear_2) - 1) < 0.06
     assert counted(4, "full") < counted(4, "selective") < counted(4, "none")
+
+
+def test_the_selective_form_keeps_experts_products_whatever_their_dispatch():
+    """Reference: without capacity, padding at least the rows of grouped multiplication; no product of attention in either."""
+    totals = {}
+    for dispatch in ("grouped", "padded"):
+        made = build(moe(dispatch=dispatch, every=1, d_ff=160), 0)
+        with Kept() as linear:
+            made.hidden(tokens(2, 16))
+        totals[dispatch] = linear.total
+    experts = 4 * 2 * 2 * 32 * (160 + 16)  # float32, layers, choices, tokens, widths of both products
+    assert totals["padded"] >= totals["grouped"] > experts
 
 
 def test_initial_values_are_switchs():
