@@ -11,6 +11,10 @@
 * **GPT-3** (Brown et al. 2020, table 2.1): LayerNorm, biases, learned positions, tied embeddings; attention dense everywhere.
 * **tiny**: one model of each house with about a million active parameters, for a CPU.
 
+Learning rates and tokens a batch are those of LLaMA's table 2, GPT-3's table 2.1, Chinchilla's table 4 (Gopher's stand there too;
+both double the batch midway, here it stays as it begins) and GLaM's section 5.1; Switch says 2^20 tokens, and an M is taken as that
+many everywhere. Switch has no learning rate here: it gets GLaM's. Those of the tiny models were tried here.
+
 A misfit is a published number that the published shape does not give.
 """
 
@@ -25,14 +29,21 @@ from pipelines.errors import UserError
 from train.config import Ffn, ModelConfig, MoEConfig
 from train.memory import Optimiser
 
+_M = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A named model. Published numbers are None where there is none; `published_flops` is forward FLOPs a token."""
+    """A named model. Published numbers are None where there is none; `published_flops` is forward FLOPs a token.
+
+    peak: the learning rate of its paper, for `optimiser`. batch_tokens: of an update.
+    """
 
     name: str
     config: ModelConfig
     optimiser: Optimiser
+    peak: float | None = None
+    batch_tokens: int | None = None
     published_total: float | None = None
     published_active: float | None = None
     published_flops: float | None = None
@@ -59,8 +70,8 @@ def _glam(
         vocab_size=vocab, context=1024, d_model=d, n_layers=layers, n_heads=heads, d_head=d_head, d_ff=d_ff, ffn="geglu",
         positions="relative_bias", tied_embeddings=True, moe=moe,
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adafactor", published_total=total, published_active=active,
-                  published_flops=flops, misfit=misfit)  # fmt: skip
+    return Preset(name=name, config=config, optimiser="adafactor", peak=0.01, batch_tokens=_M, published_total=total,
+                  published_active=active, published_flops=flops, misfit=misfit)  # fmt: skip
 
 
 def _switch(
@@ -72,33 +83,35 @@ def _switch(
         vocab_size=32_128, context=512, d_model=d, n_layers=2 * layers, n_heads=heads, d_head=64, d_ff=d_ff, ffn=ffn,
         positions="relative_bias", tied_embeddings=True, init_scale=0.1, moe=moe,
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adafactor", published_total=total, misfit=misfit)
+    return Preset(name=name, config=config, optimiser="adafactor", batch_tokens=_M, published_total=total, misfit=misfit)
 
 
-def _llama(name: str, layers: int, d: int, heads: int, total: float) -> Preset:
+def _llama(name: str, layers: int, d: int, heads: int, total: float, peak: float) -> Preset:
     config = ModelConfig(
         vocab_size=32_000, context=2048, d_model=d, n_layers=layers, n_heads=heads, d_head=d // heads,
         d_ff=256 * math.ceil(8 * d // 3 / 256), ffn="swiglu", positions="rope",
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adamw", published_total=total)
+    return Preset(name=name, config=config, optimiser="adamw", peak=peak, batch_tokens=4 * _M, published_total=total)
 
 
-def _gopher(name: str, layers: int, d: int, heads: int, total: float) -> Preset:
+def _gopher(name: str, layers: int, d: int, heads: int, total: float, peak: float, batch: float) -> Preset:
     config = ModelConfig(
         vocab_size=32_000, context=2048, d_model=d, n_layers=layers, n_heads=heads, d_head=128, d_ff=4 * d, ffn="gelu",
         positions="transformer_xl", tied_embeddings=True,
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adamw", published_total=total)
+    return Preset(name=name, config=config, optimiser="adamw", peak=peak, batch_tokens=round(batch * _M), published_total=total)
 
 
 def _gpt3(
-    name: str, layers: int, d: int, heads: int, d_head: int, total: float, flops: float | None = None, misfit: str | None = None
-) -> Preset:
+    name: str, layers: int, d: int, heads: int, d_head: int, total: float, peak: float, batch: float,
+    flops: float | None = None, misfit: str | None = None,
+) -> Preset:  # fmt: skip
     config = ModelConfig(
         vocab_size=50_257, context=2048, d_model=d, n_layers=layers, n_heads=heads, d_head=d_head, d_ff=4 * d, ffn="gelu",
         norm="layernorm", norm_eps=1e-5, positions="learned", bias=True, tied_embeddings=True,
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adamw", published_total=total, published_flops=flops, misfit=misfit)
+    return Preset(name=name, config=config, optimiser="adamw", peak=peak, batch_tokens=round(batch * _M), published_total=total,
+                  published_flops=flops, misfit=misfit)  # fmt: skip
 
 
 def _tiny(name: str, ffn: Ffn, moe: MoEConfig | None = None, init_scale: float = 1.0) -> Preset:
@@ -106,7 +119,7 @@ def _tiny(name: str, ffn: Ffn, moe: MoEConfig | None = None, init_scale: float =
         vocab_size=4096, context=256, d_model=128, n_layers=4, n_heads=4, d_head=32, d_ff=344, ffn=ffn,
         tied_embeddings=True, init_scale=init_scale, moe=moe,
     )  # fmt: skip
-    return Preset(name=name, config=config, optimiser="adamw")
+    return Preset(name=name, config=config, optimiser="adamw", peak=4e-3)
 
 
 _TINY_GLAM = MoEConfig(experts=8, top_k=2, d_ff=256, ffn="gelu", renormalise=True)
@@ -138,21 +151,22 @@ PRESETS: dict[str, Preset] = {
         _switch("switch-large", 24, 1024, 2816, 16, 128, 2, "geglu", 26e9),
         _switch("switch-xxl", 24, 4096, 10240, 64, 64, 2, "geglu", 395e9, misfit=_SWITCH_XXL),
         _switch("switch-c", 15, 2080, 6144, 32, 2048, 1, "relu", 1571e9),
-        # layers, d_model, heads
-        _llama("llama-7b", 32, 4096, 32, 6.7e9),
-        _llama("llama-13b", 40, 5120, 40, 13.0e9),
-        _llama("llama-33b", 60, 6656, 52, 32.5e9),
-        _llama("llama-65b", 80, 8192, 64, 65.2e9),
-        _gopher("gopher-280b", 80, 16384, 128, 280e9),
-        _gopher("chinchilla-70b", 80, 8192, 64, 70e9),
-        # layers, d_model, heads, d_head
-        _gpt3("gpt3-125m", 12, 768, 12, 64, 125e6),
-        _gpt3("gpt3-350m", 24, 1024, 16, 64, 350e6),
-        _gpt3("gpt3-760m", 24, 1536, 16, 96, 760e6),
-        _gpt3("gpt3-1.3b", 24, 2048, 24, 128, 1.3e9, misfit="24 heads of 128 are wider than d_model 2048 and give 1.5 B"),
-        _gpt3("gpt3-2.7b", 32, 2560, 32, 80, 2.7e9),
-        _gpt3("gpt3-6.7b", 32, 4096, 32, 128, 6.7e9),
-        _gpt3("gpt3-13b", 40, 5140, 40, 128, 13.0e9, misfit="d_model 5140 is not 40 heads of 128"),
-        _gpt3("gpt3-175b", 96, 12288, 96, 128, 175e9, flops=350e9),
+        # layers, d_model, heads; parameters; learning rate
+        _llama("llama-7b", 32, 4096, 32, 6.7e9, 3e-4),
+        _llama("llama-13b", 40, 5120, 40, 13.0e9, 3e-4),
+        _llama("llama-33b", 60, 6656, 52, 32.5e9, 1.5e-4),
+        _llama("llama-65b", 80, 8192, 64, 65.2e9, 1.5e-4),
+        # ...; M tokens a batch
+        _gopher("gopher-280b", 80, 16384, 128, 280e9, 4e-5, 3),
+        _gopher("chinchilla-70b", 80, 8192, 64, 70e9, 1e-4, 1.5),
+        # layers, d_model, heads, d_head; parameters; learning rate; M tokens a batch
+        _gpt3("gpt3-125m", 12, 768, 12, 64, 125e6, 6e-4, 0.5),
+        _gpt3("gpt3-350m", 24, 1024, 16, 64, 350e6, 3e-4, 0.5),
+        _gpt3("gpt3-760m", 24, 1536, 16, 96, 760e6, 2.5e-4, 0.5),
+        _gpt3("gpt3-1.3b", 24, 2048, 24, 128, 1.3e9, 2e-4, 1, misfit="24 heads of 128 are wider than d_model 2048 and give 1.5 B"),
+        _gpt3("gpt3-2.7b", 32, 2560, 32, 80, 2.7e9, 1.6e-4, 1),
+        _gpt3("gpt3-6.7b", 32, 4096, 32, 128, 6.7e9, 1.2e-4, 2),
+        _gpt3("gpt3-13b", 40, 5140, 40, 128, 13.0e9, 1e-4, 2, misfit="d_model 5140 is not 40 heads of 128"),
+        _gpt3("gpt3-175b", 96, 12288, 96, 128, 175e9, 6e-5, 3.2, flops=350e9),
     )
 }  # fmt: skip

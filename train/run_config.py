@@ -18,7 +18,7 @@ from pipelines.errors import UserError
 from train import presets
 from train.config import ModelConfig
 
-_BIG_BATCH = 1 << 22  # tokens: LLaMA's batch
+_BIG_BATCH = 1 << 22  # tokens of a batch where no preset says: LLaMA's
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
@@ -48,7 +48,7 @@ class TeacherSettings(_Strict):
 
 
 class OptimiserSettings(_Strict):
-    """train.optim; the defaults are LLaMA's and GLaM's."""
+    """train.optim; the defaults are LLaMA's and GLaM's, the peak and the batch a preset's own."""
 
     kind: Literal["adamw", "adafactor"] | None = None  # default: the preset's
     peak: Annotated[float, Field(gt=0)] | None = None  # learning rate; of Adafactor relative to a parameter's size
@@ -174,7 +174,10 @@ def complete(given: Settings, name: str, vocab_size: int) -> Settings:
     """The settings with every default written out, for data of this vocabulary. Raises UserError where something is missing."""
     model = _model(given, name, vocab_size)
     tiny = given.preset is not None and given.preset.endswith("-tiny")
-    kind = given.optimiser.kind or (presets.PRESETS[given.preset].optimiser if given.preset else "adamw")
+    preset = presets.PRESETS[given.preset] if given.preset else None
+    kind = given.optimiser.kind or (preset.optimiser if preset else "adamw")
+    peak = preset.peak if preset and preset.optimiser == kind else None
+    batch_tokens = (preset.batch_tokens if preset else None) or _BIG_BATCH
     steps = given.steps or (250 if tiny else None)
     if steps is None:
         raise UserError(f"{name}: steps is missing: how many updates? set steps=...")
@@ -187,11 +190,11 @@ def complete(given: Settings, name: str, vocab_size: int) -> Settings:
     filled = {
         "model": model.to_dict(),
         "steps": steps,
-        "batch": given.batch or (4 if tiny else max(1, _BIG_BATCH // context)),
+        "batch": given.batch or (4 if tiny else max(1, batch_tokens // context)),
         "context": context,
         "optimiser": OptimiserSettings(
             kind=kind,
-            peak=optimiser.peak or (4e-3 if tiny and adamw else 3e-4 if adamw else 1e-2),
+            peak=optimiser.peak or peak or (3e-4 if adamw else 1e-2),
             beta1=_first(optimiser.beta1, 0.9 if adamw else 0.0),
             beta2=_first(optimiser.beta2, 0.95 if adamw else 0.99),
             weight_decay=_first(optimiser.weight_decay, 0.1 if adamw else 0.0),

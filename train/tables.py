@@ -37,6 +37,8 @@ class PresetFacts:
     activation_bytes: dict[str, int]  # by checkpointing: none, selective, full
     train_devices: int | None
     serve_devices: int
+    peak_learning_rate: float | None
+    batch_tokens: int | None
     misfit: str | None
 
 
@@ -70,6 +72,8 @@ def facts(preset: Preset) -> PresetFacts:
         activation_bytes={kind: memory.activation_bytes(config, context, kind) for kind in ("none", "selective", "full")},
         train_devices=memory.training_devices(config, preset.optimiser, context),
         serve_devices=memory.serving_devices(config, context),
+        peak_learning_rate=preset.peak,
+        batch_tokens=preset.batch_tokens,
         misfit=preset.misfit,
     )
 
@@ -95,7 +99,7 @@ def to_json(rows: list[PresetFacts]) -> list[dict[str, object]]:
 
 def to_text(rows: list[PresetFacts]) -> str:
     """A table, then the misfits."""
-    titles = ("", "params", "error", "active", "error", "GFLOP/token", "states", "activations", "train", "serve")
+    titles = ("", "params", "error", "active", "error", "GFLOP/token", "states", "activations", "train", "serve", "peak", "batch")
     lines = [titles, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
@@ -105,6 +109,7 @@ def to_text(rows: list[PresetFacts]) -> str:
         "activations: one sequence of the preset's context, full checkpointing.",
         "train: the fewest 80 GB devices by parallel: fsdp or experts, - where neither holds the model with any number of them.",
         "serve: the same for generation in bfloat16, all experts resident.",
+        "peak, batch: the paper's learning rate and tokens an update, which a run takes; of the tiny models ours.",
         "",
         "Known misfits of published numbers:",
         *(f"  {row.name}: {row.misfit}" for row in rows if row.misfit),
@@ -125,6 +130,8 @@ def _cells(row: PresetFacts) -> tuple[str, ...]:
         f"{_count(row.activation_bytes['full'])}B",
         "-" if row.train_devices is None else str(row.train_devices),
         str(row.serve_devices),
+        "-" if row.peak_learning_rate is None else f"{row.peak_learning_rate:g}",
+        "-" if row.batch_tokens is None else _count(row.batch_tokens),
     )
 
 

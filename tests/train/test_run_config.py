@@ -35,6 +35,24 @@ def test_glams_recipe():
     assert made.model["vocab_size"] == 257
 
 
+@pytest.mark.parametrize(
+    ("name", "peak", "sequences"),
+    [
+        ("llama-13b", 3e-4, 2048), ("llama-33b", 1.5e-4, 2048), ("llama-65b", 1.5e-4, 2048),
+        ("gpt3-125m", 6e-4, 256), ("gpt3-350m", 3e-4, 256), ("gpt3-760m", 2.5e-4, 256), ("gpt3-1.3b", 2e-4, 512),
+        ("gpt3-2.7b", 1.6e-4, 512), ("gpt3-6.7b", 1.2e-4, 1024), ("gpt3-13b", 1e-4, 1024), ("gpt3-175b", 6e-5, 1638),
+        ("gopher-280b", 4e-5, 1536), ("chinchilla-70b", 1e-4, 768), ("glam-64b-64e", 0.01, 1024), ("switch-c", 0.01, 2048),
+    ],
+)  # fmt: skip
+def test_rates_and_batches_are_the_papers(name, peak, sequences):
+    """LLaMA table 2; GPT-3 table 2.1; Chinchilla table 4, before the batch doubles; GLaM section 5.1; Switch: 2^20 tokens."""
+    made = completed(name, "steps=100")
+    assert (made.optimiser.peak, made.batch) == (peak, sequences)
+    assert completed(name, "steps=100", "optimiser.peak=0.5", "batch=8").optimiser.peak == 0.5
+    other = {"adamw": ("adafactor", 0.01), "adafactor": ("adamw", 3e-4)}[made.optimiser.kind]
+    assert completed(name, "steps=100", f"optimiser.kind={other[0]}").optimiser.peak == other[1]  # a rate of another optimiser
+
+
 def test_a_short_run_warms_up_for_a_tenth():
     assert completed("llama-tiny", "steps=150").schedule.warmup == 15
 
