@@ -9,7 +9,8 @@
 * Attention is torch's scaled_dot_product_attention: flash where positions need no bias (rope, learned, none) and documents are
   not masked; otherwise scores carry a mask, and relative positions one number a head, query and key.
 
-Departure from T5 and Switch: scores are divided by sqrt(d_head), which T5 folds into its initialisation.
+Departures from T5 and Switch: scores are divided by sqrt(d_head), which T5 folds into its initialisation; every layer has a table
+of biases of its own, where T5's share the first one's.
 
 Shape suffixes: B sequences, T queries, S keys, H heads, Q head width, D model width, P pairs (half of Q).
 """

@@ -12,7 +12,8 @@
 * In modes with a capacity, and for the auxiliary losses in training, a group is `group` whole sequences; in mode dropless the whole
   call is one.
 
-Departures: positions marked as padding (`valid_BT`) take no capacity and count nowhere; noise is keyed by sequence (noise.py).
+Departures: the second expert is always asked, GShard's by chance in proportion to its gate; positions that are padding (`valid_BT`)
+take no capacity and count nowhere; noise is keyed by sequence (noise.py).
 
 Shape suffixes: B sequences, T positions, N = B T tokens, G routing groups, M tokens of a group, K choices, E experts, R rows,
 D model width, F expert width.

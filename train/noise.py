@@ -6,7 +6,9 @@ resume and when a checkpointed block runs again. Places are small integers that 
 
 Sequence and position are mixed by the 64-bit finaliser of SplitMix64 (Steele, Lea and Flood 2014), features by a 32-bit
 finaliser of the same shape (lowbias32, Wellons 2018), which runs on twice as many lanes. Plain tensor arithmetic: it compiles and
-runs on any device, the meta device too. Counters go in by exclusive or: compiled C++ may not add beyond the largest integer.
+runs on any device, the meta device too. Counters go in by exclusive or: compiled C++ may not add beyond the largest integer. Of a
+key the low half alone counts for features: rows whose keys differ there only below the width have the same numbers, each at another
+feature. In a batch of 4 million tokens of width 4096 a row has about four such others.
 
 Shape suffixes: B sequences, T positions, R rows, F features.
 """
