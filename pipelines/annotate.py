@@ -34,7 +34,7 @@ from quality.perplexity import PerplexityScorer
 from quality.signals import SIGNAL_FIELDS, Signals
 from quality.text import buffers
 
-VERSION = 3
+VERSION = 4
 
 SIGNALS = pa.schema(
     [

@@ -31,7 +31,7 @@ from pipelines.recipe import Recipe
 from pipelines.store import Store, TableWriter, read_columns, reading_table, stage_key
 from quality import classifier, classifier_fit, language, ngrams, perplexity, pii, sampling
 
-VERSION = 3
+VERSION = 4
 
 SAMPLE = pa.schema(
     [

@@ -66,6 +66,7 @@ def paragraph_hash_reference(line: str) -> int:
 def without(texts: pa.Array, dropped: pa.Array) -> pa.Array:
     """The texts (large_string) without the lines that `dropped` (list<int32>) numbers, and without their newlines.
 
+    A text that loses lines loses the blank ones, too, that then stand at its beginning or end: what is left is normalised text.
     Numbers count from 0 and ascend; a null list drops nothing. ValueError names the text whose list does not fit it.
     """
     data, offsets = buffers(texts)
@@ -82,7 +83,8 @@ def without(texts: pa.Array, dropped: pa.Array) -> pa.Array:
 
 def without_reference(text: str, dropped: Collection[int]) -> str:
     """`without` of one text in plain Python."""
-    return "\n".join(line for number, line in enumerate(text.split("\n")) if number not in dropped)
+    left = "\n".join(line for number, line in enumerate(text.split("\n")) if number not in dropped)
+    return left.strip("\n") if dropped else text
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _leave_out(
             end = _line_end(data, at, stop, pad)
             if mark < marks_end and dropped[mark] == line:
                 mark += 1
-            else:
+            elif kept or end > at:
                 if kept:
                     out[written] = _LF
                     written += 1
@@ -190,6 +192,8 @@ def _leave_out(
             at = end + 1
         if mark < marks_end:
             return document
+        while written > out_offsets[document] and out[written - 1] == _LF:
+            written -= 1
         out_offsets[document + 1] = written
     return -1
 

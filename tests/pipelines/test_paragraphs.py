@@ -25,6 +25,7 @@ from pipelines.dedup.paragraphs import (
     without,
     without_reference,
 )
+from pipelines.normalise import normalise, normalise_reference
 from pipelines.schema import DOCUMENTS
 
 SPECIFICATION = pathlib.Path(__file__).parents[2] / "docs" / "normalisation.md"
@@ -165,9 +166,18 @@ def test_without_equals_reference_on_edge_texts_and_slices():
 
 
 def test_without_written_by_hand():
-    texts = large(["a\nb\nc", "a\nb\nc", "a\nb\nc", "a\n\nc", "", "keep\nme"])
-    dropped = lists([[0], [1, 2], [0, 1, 2], [1], [0], None])
-    assert without(texts, dropped).to_pylist() == ["b\nc", "a", "", "a\nc", "", "keep\nme"]
+    texts = large(["a\nb\nc", "a\nb\nc", "a\nb\nc", "a\n\nc", "", "keep\nme", "\nas\n"])
+    dropped = lists([[0], [1, 2], [0, 1, 2], [1], [0], None, []])
+    assert without(texts, dropped).to_pylist() == ["b\nc", "a", "", "a\nc", "", "keep\nme", "\nas\n"]
+
+
+@given(st.lists(piece_text, max_size=8), st.integers(0, 2**32))
+def test_what_is_left_of_a_normalised_text_is_normalised(texts, seed):
+    """Blank lines beside lost ones: "a", a blank line and "b" without "b" is "a". By the specification's rules, 1.1."""
+    assert without(large(["a\n\nb", "a\n\nb\n\nc", "a\n\n\nb\nc"]), lists([[2], [0, 4], [0]])).to_pylist() == ["a", "b", "b\nc"]
+    texts = normalise(texts, "prose").to_pylist()
+    left = without(large(texts), lists(random_marks(texts, random.Random(seed)))).to_pylist()
+    assert left == [normalise_reference(text, "prose") for text in left]
 
 
 def test_a_null_list_drops_nothing_whatever_lies_under_it():
