@@ -10,6 +10,10 @@
 | a page over the limit                                 | reject `too_large`, never held                      |
 | XML that breaks off or is not well-formed, an entity declaration, damage in the container | one `corrupt_container` |
 | XML whose root is not `<mediawiki>`                   | one `corrupt_container`                             |
+| what no dump has (below)                              | one `corrupt_container`                             |
+
+That is a tag or a comment of over 1 MiB, elements over 100 levels deep, more than 1,000 different names of elements and attributes,
+or names of namespaces of over 1 MiB: the parser would hold them, however long they are.
 
 Of a page with several revisions the first one that stands there counts (dumps of current pages have one). The title and
 timestamp are the page's, source_id its id, url the site's base and the title. What the edition calls files, categories,
@@ -36,7 +40,13 @@ from pipelines.sources.wiki_languages import NAMESPACES, edition, is_disambiguat
 from pipelines.sources.wikitext import plain_text, without_comments
 
 _BLOCK = 1 << 16
-_KEPT = frozenset(["title", "ns", "id", "text", "timestamp", "base"])
+_KEPT = frozenset(["title", "ns", "id", "text", "timestamp"])
+_OF_THE_SITE = frozenset(["base", "namespace"])
+# What expat would hold, or read again and again, however long it is. An export has a fraction of any of them.
+_MAX_TAG = 1 << 20
+_MAX_DEPTH = 100
+_MAX_NAMES = 1000
+_MAX_SITE = 1 << 20
 _FILES_AND_CATEGORIES = frozenset(["6", "14"])
 
 
@@ -50,7 +60,10 @@ class _Page:
 
 
 class _Parser:
-    """Expat with handlers that gather pages, bounded by `limit` bytes of character data a page."""
+    """Expat with handlers that gather pages, bounded by `limit` bytes of character data a page.
+
+    ExpatError says that a bound was passed that no export passes.
+    """
 
     def __init__(self, limit: int) -> None:
         self.pages: deque[_Page] = deque()
@@ -60,7 +73,9 @@ class _Parser:
         self._limit = limit
         self._page: _Page | None = None
         self._element = self._key = ""
-        self._inside = False  # of the root
+        self._depth = 0
+        self._fed = 0
+        self._site = 0  # bytes of what is kept of the site
         self._text: list[str] = []
         self._parser = expat.ParserCreate()
         self._parser.buffer_text = True
@@ -72,14 +87,21 @@ class _Parser:
 
     def feed(self, data: bytes, last: bool = False) -> None:
         self._parser.Parse(data, last)
+        self._fed += len(data)
+        if self._fed - self._parser.CurrentByteIndex > _MAX_TAG:  # it stands before what has not ended yet
+            raise expat.ExpatError(f"a tag or comment of over {_MAX_TAG} bytes")
+        if len(self._parser.intern) > _MAX_NAMES:
+            raise expat.ExpatError(f"over {_MAX_NAMES} names of elements and attributes")
 
     def _entity(self, *declared: Any) -> None:
         raise expat.ExpatError("an entity declaration")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if not self._inside and name != "mediawiki":
+        if not self._depth and name != "mediawiki":
             raise expat.ExpatError(f"the root is <{name[:40]}>, not <mediawiki>")
-        self._inside = True
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise expat.ExpatError(f"elements nested over {_MAX_DEPTH} levels")
         self._element, self._text = name, []
         if name == "text" and "deleted" in attributes:
             self._element = ""  # an administrator took the text away: the page has none
@@ -97,17 +119,23 @@ class _Parser:
             self._page.size += len(text.encode())
             if self._page.size > self._limit:
                 self._text = []
-                return
-        if self._element in _KEPT or self._element == "namespace":
+            elif self._element in _KEPT:
+                self._text.append(text)
+        elif self._element in _OF_THE_SITE:
+            self._site += len(text.encode())
+            if self._site > _MAX_SITE:
+                raise expat.ExpatError(f"names of namespaces of over {_MAX_SITE} bytes")
             self._text.append(text)
 
     def _end(self, name: str) -> None:
+        self._depth -= 1
         text = "".join(self._text)
         if name == "page" and self._page is not None:
             self.pages.append(self._page)
             self._page = None
-        elif self._page is not None and name in _KEPT and name == self._element:
-            self._page.values.setdefault(name, text)  # the page's own id comes before those of revision and contributor
+        elif self._page is not None:
+            if name in _KEPT and name == self._element:
+                self._page.values.setdefault(name, text)  # the page's own id comes before those of revision and contributor
         elif name == "base":
             self.base = text
         elif name == "namespace" and self._key not in ("", "0"):

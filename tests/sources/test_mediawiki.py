@@ -167,6 +167,54 @@ def test_another_file_than_an_export_is_said_to_be_none(tmp_path, data):
     assert recount("mediawiki", tmp_path / "x.xml") == 1
 
 
+BIG = 3 << 20
+
+
+@pytest.mark.parametrize(
+    ("middle", "detail"),
+    [
+        ('<page x="' + "a" * BIG + '"></page>', "a tag or comment of over 1048576 bytes"),
+        ("<!--" + "a" * BIG + "-->", "a tag or comment of over 1048576 bytes"),
+        ("<?a " + "a" * BIG + "?>", "a tag or comment of over 1048576 bytes"),
+        ("<a>" * 101 + "</a>" * 101, "elements nested over 100 levels"),
+        ("".join(f"<a{number}/>" for number in range(BIG // 100)), "over 1000 names of elements and attributes"),
+        ("".join(f"<a b{number}='1'/>" for number in range(BIG // 100)), "over 1000 names of elements and attributes"),
+        ("<base>" + "a" * BIG + "</base>", "names of namespaces of over 1048576 bytes"),
+        (f'<namespace key="9">{"a" * 100}</namespace>' * (BIG // 100), "names of namespaces of over 1048576 bytes"),
+    ],
+    ids=["tag", "comment", "instruction", "depth", "elements", "attributes", "base", "namespaces"],
+)
+@pytest.mark.parametrize("pack", [bytes, bz2.compress], ids=["plain", "bz2"])
+def test_what_expat_would_hold_without_end_is_damage(tmp_path, middle, detail, pack):
+    """Some hundred bytes of bz2 can stand for gigabytes of any of them; pages before them are documents."""
+    path = dump(tmp_path, page(1, "before"), middle, page(2, "behind"), pack=pack)
+    found = read("mediawiki", path)
+    assert texts(found) == ["before"]
+    assert found[-1].detail == detail
+    assert rejects(found) == {"corrupt_container": 1}
+    assert found[-1].unknown_rest
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    ["a" * BIG, "\n" * BIG + "a", "<![CDATA[" + "a" * BIG + "]]>", "&amp;" * (BIG // 4), "a&#98;" * (BIG // 4)],
+    ids=["letters", "lines", "CDATA", "entities", "numbers"],
+)
+def test_a_long_text_is_no_long_tag(tmp_path, text, encoding):
+    path = tmp_path / "x.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?>' + HEAD + page(1, text) + "</mediawiki>", encoding)
+    expected = ElementTree.parse(path).getroot()[1][3][2].text
+    assert texts(read("mediawiki", path, limit=64 << 20)) == [expected.strip()]
+
+
+def test_other_elements_than_pages_may_be_many(tmp_path):
+    """As in a dump of logs, whose items hold names that pages have, too."""
+    items = "".join(f"<logitem><id>{n}</id><title>{'t' * 100}</title><timestamp>x</timestamp></logitem>" for n in range(BIG // 100))
+    found = read("mediawiki", dump(tmp_path, items, page(1, "words")))
+    assert [(one.text, one.source_id) for one in found] == [("words", "1")]
+
+
 @given(st.data())
 def test_a_cut_dump_gives_its_whole_pages_and_says_so(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("dump")
