@@ -43,6 +43,7 @@ from pipelines import (
     run_directory,
     select,
     select_settings,
+    select_solve,
     tokenize,
 )
 from pipelines.beam_parts import Each, spread
@@ -266,6 +267,8 @@ def _select(job: _Build, parts: tuple[Part, ...]) -> None:
         if not all(store.each(select_settings.decided_paths(recipe, name, parts), partial(store.is_finished, key=key)))
     ]
     settings = select_settings.Settings.of(recipe, stale, bounds)
+    if not parts:
+        select_solve.solve_nothing(store, settings, keys)
     job.stage(
         "select",
         len(stale) * len(parts),

@@ -137,6 +137,15 @@ class SolveMixture:
         yield number, {source: one.bound for source, one in solved.items()}
 
 
+def solve_nothing(store: Store, settings: Settings, keys: dict[str, str]) -> None:
+    """The solutions of a corpus without a document, for which no job runs: there is no part."""
+    for number in range(len(settings.variants)):
+        list(SolveDraws(store, settings, keys).start()((number, ())))
+        if settings.wanted:
+            bins = dict(FindBins(settings).start()((number, ())))
+            list(SolveMixture(store, settings, keys)((number, ()), bins))
+
+
 def _publish(store: Store, path: str, value: Any, key: str) -> None:
     if not store.is_finished(path, key):
         store.begin(path)
