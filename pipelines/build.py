@@ -37,7 +37,6 @@ from pipelines import (
     fit,
     match,
     models,
-    packages,
     references,
     removal,
     run_directory,
@@ -50,17 +49,15 @@ from pipelines.beam_parts import Each, spread
 from pipelines.conservation import Accounts, account
 from pipelines.engine import Engine, Progress, check_reach, run
 from pipelines.errors import UserError
-from pipelines.fit_lists import GivenLists
 from pipelines.index import write_index
 from pipelines.manifest import prune, write_manifest
 from pipelines.parts import Part, list_parts, task_record
 from pipelines.plan import Plan, make_plan
-from pipelines.reading import read_given
+from pipelines.preflight import Given, preflight
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import RECIPE, dump, parse
 from pipelines.report import statistics, write_report
 from pipelines.store import Store
-from quality import language
 
 Say = Callable[[str], None]
 
@@ -109,39 +106,30 @@ def build(recipe: Recipe, base: str, run_folder: str, engine: Engine, say: Say =
     Errors: UserError before anything runs for what the user can mend; CheckError when counts do not add up.
     """
     check_reach(engine, [run_folder])
-    model_path = packages.language_model()
-    language_model = model_path.read_bytes()
-    given = _given_tokenizer(recipe, base)
-    lists = GivenLists.of(recipe, base)
-    blocked = blocklist.load(recipe, base)
-    listed = None if recipe.remove is None else removal.load(recipe.remove, base)
-    earlier = against.resolve(recipe, base)
-    check_reach(engine, (one.url for one in earlier))
-    for variant in recipe.variants:
-        select_settings.VariantSettings.of(recipe, variant).parameters()  # unknown rules are errors before anything runs
-    recipe.check_languages(language.labels(language.parse(language_model, str(model_path))))
+    given = preflight(recipe, base)
+    check_reach(engine, (one.url for one in given.earlier))
     run_directory.check(Store(run_folder))
     with Store(run_folder).lock() as store:
         _belongs(store, recipe)
         _not_being_purged(store)
-        _not_itself(store, earlier)
+        _not_itself(store, given.earlier)
         run_directory.sweep(store)
         plan = make_plan(recipe, base)
         inputs = [one.url for task in plan.tasks for one in task.inputs]
         check_reach(engine, inputs)
         run_directory.check_inputs(store, inputs)
         store.remove("manifest.json")
-        named = {against.NAMED: [one.to_json() for one in earlier]} if earlier else {}
+        named = {against.NAMED: [one.to_json() for one in given.earlier]} if given.earlier else {}
         store.publish_json(run_directory.PLAN, {**plan.to_json(), **named})  # first: by it the folder is a run directory
         store.publish(RECIPE, dump(recipe).encode())
         job = _Build(store, recipe, engine, say)
 
-        parts = _extract(job, plan, blocked)
-        _remove(job, parts, listed)
+        parts = _extract(job, plan, given.blocked)
+        _remove(job, parts, given.removed)
         _cluster(job, parts)
-        _match(job, parts, earlier)
+        _match(job, parts, given.earlier)
         _cite(job, plan)
-        _fit(job, parts, language_model, given, lists)
+        _fit(job, parts, given)
         _annotate(job, parts)
         _select(job, parts)
         _tokenize(job, parts)
@@ -229,7 +217,7 @@ def _cite(job: _Build, plan: Plan) -> None:
     references.publish(store, recipe, plan)
 
 
-def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: bytes | None, lists: GivenLists) -> None:
+def _fit(job: _Build, parts: tuple[Part, ...], given: Given) -> None:
     store, recipe = job.store, job.recipe
     stale = fit.stale_samples(store, recipe, parts)
     job.stage(
@@ -240,7 +228,7 @@ def _fit(job: _Build, parts: tuple[Part, ...], language_model: bytes, given: byt
         lambda: sum(store.is_finished(part.path("samples"), key) for part, _, key in stale),
     )
     with job.timed("fit", 1, 1):
-        fit.fit_models(store, recipe, parts, language_model, given, lists)
+        fit.fit_models(store, recipe, parts, given.language_model, given.tokenizer, given.lists)
 
 
 def _annotate(job: _Build, parts: tuple[Part, ...]) -> None:
@@ -350,14 +338,6 @@ def _not_being_purged(store: Store) -> None:
 def _not_itself(store: Store, earlier: Sequence[against.Earlier]) -> None:
     if any(one.is_in(store) for one in earlier):
         raise UserError(f"{store.root}: `against` names this very run; give another --run, or leave it out")
-
-
-def _given_tokenizer(recipe: Recipe, base: str) -> bytes | None:
-    chosen = recipe.fit.tokenizer.file
-    if chosen is None:
-        return None
-    located = chosen if "://" in chosen or chosen.startswith("/") else f"{base}/{chosen}"
-    return read_given(located, "mend fit.tokenizer.file")
 
 
 def _cpu() -> float:

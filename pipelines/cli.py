@@ -38,6 +38,7 @@ Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the recipe.")]
 VariantName = Annotated[str, typer.Option("--variant", metavar="V", help="The variant.")]
 Sources = Annotated[list[str] | None, typer.Option(metavar="S", help="Only this source; may be given more than once.")]
+_WITH_BEAMS = {"allow_extra_args": True, "ignore_unknown_options": False}  # what stands after `--`
 _INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -65,22 +66,30 @@ def _say(as_json: bool) -> Any:
     return (lambda text: print(text, file=sys.stderr)) if as_json else print
 
 
-@app.command()
+@app.command(context_settings=_WITH_BEAMS)
 def plan(
+    context: typer.Context,
     recipe: RecipeName,
     run: Annotated[str | None, typer.Option("--run", metavar="DIR", help="A finished run: what it has for the mixture.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Also check an engine file, and Beam's options after `--`.")] = None,
     overrides: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what a build would do: the resolved recipe, tasks, which judgement touches which source, and the mixture."""
-    from pipelines import against, blocklist, overview
+    from pipelines import against, overview
+    from pipelines.engine import check, check_reach, load_engine
     from pipelines.mixture_plan import mixture_json, mixture_text
     from pipelines.plan import make_plan
+    from pipelines.preflight import preflight
     from pipelines.recipe_file import load
 
     loaded, base = load(recipe, overrides or ())
-    made = make_plan(loaded, base)
-    blocked, earlier, mixed = blocklist.load(loaded, base), against.resolve(loaded, base), mixture_json(loaded, run)
+    given, made = preflight(loaded, base), make_plan(loaded, base)
+    blocked, earlier, mixed = given.blocked, given.earlier, mixture_json(loaded, run)
+    if engine is not None or context.args:
+        chosen = load_engine(engine or "local.yaml", context.args)
+        check(chosen)
+        check_reach(chosen, [one.url for one in earlier] + [one.url for task in made.tasks for one in task.inputs])
     if as_json:
         more: dict[str, Any] = {"against": [one.to_json() for one in earlier]} if earlier else {}
         more |= {"mixture": mixed} if mixed is not None else {}
@@ -92,7 +101,7 @@ def plan(
         print("\n\n".join(blocks))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+@app.command(context_settings=_WITH_BEAMS)
 def build(
     context: typer.Context,
     recipe: RecipeName,

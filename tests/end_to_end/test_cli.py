@@ -112,6 +112,46 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(arguments, code, say
     assert says in error
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("variants.filtered.default.rules=[gophr]", "gophr"),
+        ("variants.filtered.default.rules={gopher: {word.low: 30}}", "word.low"),
+        ("variants.filtered.default.languages={keep: [eng]}", "did you mean 'en'?"),
+        ("evaluations={quiz: none.jsonl}", "evaluations.quiz"),
+        ("terms={rude: none.txt}", "terms.rude"),
+        ("bad_words=none.txt", "bad_words"),
+        ("fit.tokenizer.file=none.json", "mend fit.tokenizer.file"),
+        ("remove=none.txt", "none.txt"),
+        ("against=[none]", "none"),
+        ("sources.web.blocklist=none.txt", "none.txt"),
+        (None, "the language identification model is missing; run winnow models fetch"),
+    ],
+)
+def test_a_plan_refuses_what_a_build_refuses(change, says, winnow, inputs, tmp_path, monkeypatch):
+    """Reference: the line and the code of the build."""
+    (tmp_path / "r.yaml").write_text(corpus.recipe(inputs))
+    changes = ["--set", change] if change else []
+    if change is None:
+        monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "none"))
+    planned = winnow("plan", tmp_path / "r.yaml", *changes)
+    assert planned == winnow("build", tmp_path / "r.yaml", "--run", tmp_path / "run", *changes)
+    assert planned[:2] == (2, "")
+    assert says in planned[2]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_checks_an_engine_where_one_is_given(winnow, inputs, tmp_path):
+    (tmp_path / "r.yaml").write_text(corpus.recipe(inputs))
+    for options, says in (
+        (["--engine", "dataflow.yaml"], "dataflow.yaml: DataflowRunner needs --project"),
+        (["--", "--direct_num_wrkers=4"], "local.yaml: Beam has no option --direct_num_wrkers; did you mean --direct_num_workers?"),
+    ):
+        code, out, error = winnow("plan", tmp_path / "r.yaml", *options)
+        assert (code, out) == (2, "")
+        assert says in error
+
+
 def test_a_damaged_run_is_exit_code_1_and_names_the_file(winnow, built, tmp_path):
     shutil.copytree(built, tmp_path / "run")
     (tmp_path / "run" / "stats.json").write_text("{}")
