@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ VariantName = Annotated[str, typer.Option("--variant", metavar="V", help="The va
 Sources = Annotated[list[str] | None, typer.Option(metavar="S", help="Only this source; may be given more than once.")]
 _WITH_BEAMS = {"allow_extra_args": True, "ignore_unknown_options": False}  # what stands after `--`
 _INTERRUPTED = 130
+_GOES_ON = frozenset(["build", "compare", "demo", "purge", "train"])
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -56,6 +58,20 @@ class Split(StrEnum):
 
     TRAIN = "train"
     VALIDATION = "validation"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"winnow {version('winnow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it.")] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; also after a command.")] = False,
+) -> None:
+    """What stands before a command; `main` takes --debug from wherever it stands."""
 
 
 def _print_json(value: Any) -> None:
@@ -101,6 +117,19 @@ def plan(
         print("\n\n".join(blocks))
 
 
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="The one to print.")] = None,
+) -> None:
+    """Name the shipped recipes, or print one: a file of your own can begin with it."""
+    from pipelines.recipe_file import shipped
+
+    found = shipped()
+    if name is not None and name not in found:
+        raise UserError(f"{name}: no shipped recipe; there are {', '.join(found)}")
+    print("\n".join(found) if name is None else found[name].rstrip())
+
+
 @app.command(context_settings=_WITH_BEAMS)
 def build(
     context: typer.Context,
@@ -110,7 +139,10 @@ def build(
     overrides: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a corpus: every variant of token shards, with a report and a manifest."""
+    """Build a corpus: every variant of token shards, with a report and a manifest.
+
+    Beam's options follow after `--` and win over the engine file: winnow build RECIPE --run DIR -- --direct_num_workers=4
+    """
     from pipelines import garbage
 
     with garbage.resting():
@@ -315,6 +347,8 @@ def main() -> None:
         if debug:
             raise
         code, line = _one_line(error)
+        if code == _INTERRUPTED and _GOES_ON & set(arguments[:1]):
+            line += "; the same command goes on where it stopped"
         if line:
             print(f"winnow: {line}", file=sys.stderr)
         sys.exit(code)
@@ -334,7 +368,7 @@ def _one_line(error: BaseException) -> tuple[int, str]:
     if "ClickException" in kinds:
         return 2, error.format_message().rstrip(".") + "; see winnow --help"  # type: ignore[attr-defined]
     if "Abort" in kinds or isinstance(error, KeyboardInterrupt):
-        return _INTERRUPTED, "interrupted; the same command goes on where it stopped"
+        return _INTERRUPTED, "interrupted"
     if isinstance(error, CheckError):
         return 1, str(error)
     if isinstance(error, UserError):

@@ -6,6 +6,8 @@ how well the classifier judges what it has not seen, where the report is, and wh
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -42,8 +44,9 @@ def demo(folder: str, say: Callable[[str], None]) -> dict[str, Any]:
     report = store.url("report.html")
     for block in (kept_text(accounts), dropped_text(accounts), classifier_text(metrics), draw_text(store), pages_text(pages)):
         say("\n" + block)
-    say(f"\nreport: {report}\nnext:   winnow explain {folder} {pages[-1]['url']}")
-    say(f"        winnow build sample --run {folder} --set variants.filtered.default.quality.keep_rate=0.2")
+    winnow = "winnow" if shutil.which("winnow") else sys.argv[0]  # as make calls it, which activates no environment
+    say(f"\nreport: {report}\nnext:   {winnow} explain {folder} {pages[-1]['url']}")
+    say(f"        {winnow} build sample --run {folder} --set variants.filtered.default.quality.keep_rate=0.2")
     counts = accounts.to_json()
     found = alarms(counts, resolved(recipe)["sources"])
     for alarm in found:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,25 @@ def test_looking_at_a_run_starts_no_beam(arguments, built, tmp_path):
 def test_help_names_every_command(winnow):
     code, out, _ = winnow("--help")
     assert code == 0
-    for name in ("plan", "build", "verify", "explain", "diff", "report", "score", "demo", "models"):
+    for name in ("plan", "recipes", "build", "verify", "explain", "diff", "report", "score", "demo", "models"):
         assert f" {name} " in out
+    assert "--debug" in out
+    assert "-- --direct_num_workers=4" in winnow("build", "--help")[1]
+
+
+def test_the_version_is_that_of_pyproject(winnow):
+    stated = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert winnow("--version") == (0, f"winnow {stated}\n", "")
+
+
+def test_shipped_recipes_are_named_and_printed_as_they_are(winnow):
+    """Reference: the files of beam_config/recipes, and that each is read back as a recipe."""
+    folder = REPOSITORY / "beam_config" / "recipes"
+    code, out, _ = winnow("recipes")
+    assert (code, out.split()) == (0, sorted(path.stem for path in folder.glob("*.yaml")))
+    for name in out.split():
+        assert winnow("recipes", name) == (0, (folder / f"{name}.yaml").read_text(), "")
+    assert winnow("recipes", "none") == (2, "", "winnow: none: no shipped recipe; there are glam, llama, sample\n")
 
 
 def test_processes_that_the_command_starts_take_no_module_of_the_folder_where_it_is_called(tmp_path):
@@ -180,14 +198,17 @@ def test_a_fault_of_the_program_is_one_line_that_names_the_way_to_the_whole_stor
     assert (code, error) == (1, "winnow: ZeroDivisionError: division by zero (run again with --debug for the whole story)\n")
 
 
-def test_an_interrupt_is_exit_code_130(winnow, built, monkeypatch):
+def test_an_interrupt_is_exit_code_130_and_says_whether_the_command_goes_on(winnow, built, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.verify.verify", interrupt)
-    code, _, error = winnow("verify", built)
-    assert code == 130
-    assert error.strip().endswith("winnow: interrupted; the same command goes on where it stopped")
+    for module, name, said in (
+        ("pipelines.verify.verify", "verify", "winnow: interrupted"),
+        ("pipelines.purge.purge", "purge", "winnow: interrupted; the same command goes on where it stopped"),
+    ):
+        monkeypatch.setattr(module, interrupt)
+        code, _, error = winnow(name, built)
+        assert (code, error.strip().rpartition("\n")[2]) == (130, said)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------------
