@@ -90,7 +90,8 @@ def trace(folder: str, name: str, most: int | None = None) -> list[Explanation |
     """Documents as `explain` finds them, and rejects whose records `name`, a locator, is one of; neither is NotFound.
     most: how many are looked for, the first ones."""
     store = open_run(folder)
-    found: list[Explanation | Rejected] = [*islice(_documents(store, name), most), *_rejects(store, name)][:most]
+    found: list[Explanation | Rejected] = list(islice(_documents(store, name), most))
+    found = [*found, *_rejects(store, name)][:most]
     if not found:
         merged = "; records of its input were merged into documents" if _merging(store, name) else ""
         raise NotFound(
