@@ -1,6 +1,6 @@
 "use strict";
 // A page is whole without this script. It adds two things: a page that names a stream of events draws its live parts again when one
-// comes, and a form that starts or stops something sends the access token along, which is kept until the tab is closed.
+// comes, and every few seconds, since what goes on within a stage makes no event; and a form that starts or stops something sends the access token along, which is kept until the tab is closed.
 
 const parsed = text => new DOMParser().parseFromString(text, "text/html");
 
@@ -15,24 +15,28 @@ if (source) {
     again = drawing;
     if (drawing) return;
     drawing = true;
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-    if (answer?.ok) { // else the service is away: the stream asks for it again, and then there is an event
-      const fresh = parsed(await answer.text());
-      for (const part of document.querySelectorAll("[data-live]")) {
-        const now = fresh.getElementById(part.id);
-        if (part.innerHTML !== now.innerHTML) part.replaceChildren(...now.childNodes);
-      }
-      document.title = fresh.title;
-      ended = !fresh.querySelector("[data-events]");
-      fillTokens();
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (answer.ok) draw(parsed(await answer.text()));
+    } catch {
+      // the service is away, or went in mid-answer: it is asked again
+    } finally {
+      setTimeout(() => { drawing = false; if (again) redraw(); }, 1000);
     }
-    setTimeout(() => { drawing = false; if (again) redraw(); }, 1000);
+  };
+  const draw = fresh => {
+    for (const part of document.querySelectorAll("[data-live]")) {
+      const now = fresh.getElementById(part.id);
+      if (part.innerHTML !== now.innerHTML) part.replaceChildren(...now.childNodes);
+    }
+    document.title = fresh.title;
+    ended = !fresh.querySelector("[data-events]");
+    fillTokens();
   };
   const events = new EventSource(source.dataset.events);
   for (const name of ["state", "progress"]) events.addEventListener(name, redraw);
   events.addEventListener("end", () => { events.close(); redraw(); });
-  const ask = () => { if (!ended) { redraw(); setTimeout(ask, 5000); } };
-  events.addEventListener("error", () => { if (events.readyState === EventSource.CLOSED) ask(); }); // too many listen already
+  const timer = setInterval(() => { if (ended) clearInterval(timer); else redraw(); }, 5000);
 }
 
 document.addEventListener("submit", async event => {

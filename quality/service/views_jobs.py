@@ -39,6 +39,7 @@ def whole(job: Job, at: Progress, now: float, comparison: Path | None, log: str)
     return {
         **row(job, at, now),
         "at": _where(at) if job.state == "running" else "",
+        "stage": at.stage if job.state == "running" else None,
         "ended": ended,
         "created": moment(job.created),
         "detail": job.detail,

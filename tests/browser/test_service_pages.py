@@ -359,6 +359,25 @@ def test_a_build_is_started_watched_to_its_end_and_shown(page, address, runs):
     assert "Build of small into made-here" in page.evaluate(_TEXT)
 
 
+def test_the_page_of_a_job_goes_on_without_events_and_after_an_answer_that_broke_off(page, serving):
+    """A build that stays at one stage makes no event. What reads pages aloud is told of states and stages, and of nothing else."""
+    _visit(page, serving("long") + "/recipes")
+    _send(page, _form("/recipes"), recipe="endless", run="long")
+    _until(page, "location.pathname.startsWith('/jobs/') && document.readyState === 'complete'")
+    broken = "{ ok: true, text: () => { window.broke = true; return Promise.reject(new Error('gone')) } }"
+    page.evaluate(f"window.whole = window.fetch; window.fetch = () => Promise.resolve({broken})")
+    _until(page, "window.broke")
+    page.evaluate("window.fetch = window.whole")
+    _until(page, "document.querySelector('.now.running')")
+    said = page.evaluate("document.querySelector('.now .soft').innerText")
+    _until(page, f"document.querySelector('.now .soft').innerText !== {json.dumps(said)}")
+    assert page.evaluate("document.querySelector('[role=status]').textContent").startswith("running")
+    assert page.evaluate("[...document.querySelectorAll('[tabindex]')].every(one => one.role && one.ariaLabel)")
+    page.evaluate("document.querySelector('#act form').requestSubmit()")
+    _until(page, "document.querySelector('[role=status]').textContent === 'cancelled'")
+    assert page.complaints == []
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
