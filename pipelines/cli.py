@@ -204,6 +204,25 @@ def explain(
 
 
 @app.command()
+def documents(
+    folder: Folder,
+    variant: VariantName,
+    verdict: Annotated[str | None, typer.Option(metavar="REASON|keep", help="Only documents of this verdict.")] = None,
+    source: Sources = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many; the first are a random sample.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show documents that a variant keeps or drops: verdict, number and threshold, quality, and how the text begins."""
+    from pipelines.listing import list_documents
+
+    found = list_documents(folder, variant, verdict, source or (), limit)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        print(found.to_text())
+
+
+@app.command()
 def export(
     folder: Folder,
     variant: VariantName,

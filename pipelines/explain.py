@@ -25,7 +25,7 @@ from pipelines.store import SIDECAR, Store, read_columns, reading_table
 
 _DOCUMENT = ["doc_id", "source", "locator", "source_id", "url", "title", "date", "license", "content_hash"]
 _CLUSTERS = ["exact_cluster", "exact_size", "near_cluster", "near_size", "jaccard", "dropped_paragraphs"]
-_DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "duplicate_run", "split"]
+DECISION = ["verdict", "stage", "value", "threshold", "duplicate_of", "duplicate_run", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _documents(store: Store, name: str) -> Iterator[Explanation]:
             rows.setdefault((source, part_name), []).append(row)
     for (source, part_name), some in rows.items():
         part = _part(store, source, part_name)
-        for row, document in zip(some, _rows(store, part.path("documents"), _DOCUMENT, some), strict=True):
+        for row, document in zip(some, rows_of(store, part.path("documents"), _DOCUMENT, some), strict=True):
             if name in (document["doc_id"], document["locator"], document["url"]):
                 yield _explain(store, part, row, document)
 
@@ -124,8 +124,8 @@ def _part(store: Store, source: str, name: str) -> Part:
 def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Explanation:
     with reading_table(store, part.path("signals")) as file:
         names = [name for name in file.schema_arrow.names if name != "token_ids"]
-    (signals,) = _rows(store, part.path("signals"), names, [row])
-    (clusters,) = _rows(store, part.path("clusters"), _CLUSTERS, [row])
+    (signals,) = rows_of(store, part.path("signals"), names, [row])
+    (clusters,) = rows_of(store, part.path("clusters"), _CLUSTERS, [row])
     recipe = store.read_json(MANIFEST)["recipe"]
     verdicts = tuple(_verdict(store, part, row, variant, recipe["tokens"]["shards"]) for variant in recipe["variants"])
     removed_by = removal.kind_of(removal.found_in(store, part), row)
@@ -133,14 +133,14 @@ def _explain(store: Store, part: Part, row: int, document: dict[str, Any]) -> Ex
     return Explanation(document, signals, clusters, verdicts, removed_by, purged)
 
 
-def _rows(store: Store, path: str, columns: list[str], rows: list[int]) -> list[dict[str, Any]]:
+def rows_of(store: Store, path: str, columns: list[str], rows: list[int]) -> list[dict[str, Any]]:
     """Rows of a part as plain values, ids in hex."""
     found = read_columns(store, path, columns).take(rows).to_pylist()
     return [{key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()} for row in found]
 
 
 def _verdict(store: Store, part: Part, row: int, variant: str, shards: int) -> Verdict:
-    (found,) = _rows(store, part.decisions(variant), _DECISION, [row])
+    (found,) = rows_of(store, part.decisions(variant), DECISION, [row])
     if found["verdict"] == KEEP:
         return Verdict(variant, **found, **_place(store, part, row, variant, found["split"], shards))
     keeping = _store_of(store, found["duplicate_run"])
@@ -163,7 +163,7 @@ def _name_of(store: Store, doc_id: str | None) -> str | None:
     with index.opened(store) as known:
         places = known.find(doc_id)
     for source, part_name, row in places:
-        (found,) = _rows(store, f"documents/{source}/{part_name}.parquet", ["doc_id", "locator"], [row])
+        (found,) = rows_of(store, f"documents/{source}/{part_name}.parquet", ["doc_id", "locator"], [row])
         if found["doc_id"] == doc_id:
             return f"{source} {found['locator']}"
     return None
@@ -243,7 +243,7 @@ def to_text(found: Explanation | Rejected) -> str:
     if found.removed_by is not None:
         left = "; purged: neither text nor signals are left" if found.purged else ""
         lines.append(f"  taken back by {found.removed_by}{left}")
-    lines += [_verdict_line(one) for one in found.verdicts]
+    lines += [verdict_line(one) for one in found.verdicts]
     if clusters["exact_cluster"]:
         lines.append(f"exact cluster of {clusters['exact_size']}: {clusters['exact_cluster']}")
     if clusters["near_cluster"]:
@@ -258,9 +258,11 @@ def to_text(found: Explanation | Rejected) -> str:
     return "\n".join(lines)
 
 
-def _verdict_line(one: Verdict) -> str:
+def verdict_line(one: Verdict) -> str:
+    """The verdict of one variant in a line, with as much as is known of it."""
     if one.verdict == KEEP:
-        return f"{one.variant}: kept, document {one.position} of {one.prefix} (token {one.offset})"
+        place = f", document {one.position} of {one.prefix} (token {one.offset})" if one.prefix else f" for {one.split}"
+        return f"{one.variant}: kept{place}"
     number = "" if one.value is None else f", {_short(one.value)}"
     held = "" if one.threshold is None else f" against {_short(one.threshold)}"
     keeper = f", in favour of {_keeper(one)}" if one.duplicate_of else ""

@@ -62,7 +62,7 @@ def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int
     own = np.stack(part_ids(documents.column("doc_id")), axis=1)
     heads = {kind: _heads(own, clusters, kind) for kind in ("exact", "near")}
     decisions = {variant: read_columns(store, part.decisions(variant), _DECISION) for variant in variants}
-    draws = (sampling.uniform(id_bytes(own), seed, "report sample") * 2**53).astype(np.int64)
+    draws = sample_order(own, seed)
     shown = {variant: _shown(table, draws) for variant, table in decisions.items()}
     largest = {kind: _largest(own, *head) for kind, head in heads.items()}
     places = [place for by_verdict in shown.values() for some in by_verdict.values() for place in some]
@@ -97,6 +97,11 @@ def part_statistics(store: Store, part: Part, variants: Sequence[str], seed: int
             for variant, table in decisions.items()
         },
     }
+
+
+def sample_order(ids: np.ndarray, seed: int) -> np.ndarray:
+    """int64 [rows]: the order in which documents are shown, a hash of the ids (uint64 [rows, 2]): the first are a random sample."""
+    return (sampling.uniform(id_bytes(ids), seed, "report sample") * 2**53).astype(np.int64)
 
 
 def _shown(decisions: pa.Table, draws: np.ndarray) -> dict[str, list[int]]:
