@@ -101,13 +101,13 @@ def _parsed(engine: Engine) -> _Parsed:
 
 
 def load_engine(name: str = "local.yaml", extra: Sequence[str] = ()) -> Engine:
-    """The engine that a file, or a shipped engine such as "local.yaml", describes."""
-    path = Path(name)
-    shipped = resources.files("beam_config") / "engines" / name
+    """The engine that a file, or a shipped engine such as "local" or "local.yaml", describes."""
+    path, file = Path(name), name if name.endswith(".yaml") else f"{name}.yaml"
+    shipped = resources.files("beam_config") / "engines" / file
     try:
-        if path.exists():
+        if path.is_file():
             text = path.read_text("utf-8")
-        elif re.fullmatch(r"[a-z0-9_]+\.yaml", name) and shipped.is_file():
+        elif re.fullmatch(r"[a-z0-9_]+\.yaml", file) and shipped.is_file():
             text = shipped.read_text("utf-8")
         else:
             raise UserError(f"{name}: no such engine file; shipped ones are {', '.join(_SHIPPED)}")

@@ -153,7 +153,10 @@ def _expand(name: str, source: Source, pattern: str, base: str) -> Iterator[tupl
     root = _root(source, filesystem, path, base)
     matches = _matches(source, filesystem, path, located)
     if not matches:
-        raise UserError(f"sources.{name}: no input at {pattern}; mend sources.{name}.paths")
+        if remote.is_local(located) and filesystem.isdir(path):
+            raise UserError(f"sources.{name}: {pattern} is a folder; name its files, such as {pattern.rstrip('/')}/*")
+        where = f" ({path})" if located != pattern else ""  # a relative one lies beside the recipe
+        raise UserError(f"sources.{name}: no input at {pattern}{where}; mend sources.{name}.paths")
     for match in matches:
         yield _below(name, match, root), filesystem.unstrip_protocol(match)
 

@@ -191,6 +191,13 @@ def test_a_source_without_documents_one_variant_and_no_models():
     assert "moved:" not in text
 
 
+def test_one_is_no_plural():
+    found = stats()
+    assert "from 3 files (2 KiB) of 2 sources." in card(found)
+    found["inputs"] = {"books": {"files": 1, "bytes": 1024}, "web": {"files": 0, "bytes": 0}}
+    assert "from 1 file (1 KiB) of 2 sources." in card(found)
+
+
 def test_an_empty_corpus_has_a_card_and_a_description():
     found = stats()
     found["sources"] = dict.fromkeys(found["sources"])

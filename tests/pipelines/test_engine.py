@@ -82,6 +82,13 @@ def test_a_file_that_is_no_engine_is_refused_in_one_line(tmp_path, content, mess
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["local", "dataflow", "flink"])
+def test_a_shipped_engine_goes_by_its_name_alone_as_a_recipe_does(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # a folder is no engine file
+    assert engine.load_engine(name).options == engine.load_engine(f"{name}.yaml").options
+
+
 def test_an_unknown_engine_names_those_that_are_there():
     with pytest.raises(UserError) as caught:
         engine.load_engine("spark.yaml")

@@ -95,6 +95,18 @@ def test_nothing_at_a_path_is_said_before_anything_runs(tmp_path):
         make_plan(_recipe([f"{tmp_path}/none*.jsonl"]), "/")
 
 
+def test_a_relative_path_is_told_with_where_it_was_looked_for(tmp_path):
+    with pytest.raises(UserError, match=rf"sources\.s: no input at d/\*\.jsonl \({tmp_path}/d/\*\.jsonl\); mend"):
+        make_plan(_recipe(["d/*.jsonl"]), str(tmp_path))
+
+
+def test_a_folder_is_told_from_its_files(tmp_path):
+    _files(tmp_path, ["d/x.jsonl"])
+    for path in ("d", "d/"):
+        with pytest.raises(UserError, match=rf"sources\.s: {path} is a folder; name its files, such as d/\*$"):
+            make_plan(_recipe([path]), str(tmp_path))
+
+
 def test_two_inputs_of_one_relative_path_are_refused_and_a_root_tells_them_apart(tmp_path):
     _files(tmp_path, ["a/x.jsonl", "b/x.jsonl"])
     paths = [f"{tmp_path}/a/*.jsonl", f"{tmp_path}/b/*.jsonl"]
