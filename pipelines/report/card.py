@@ -53,8 +53,8 @@ def _opening(stats: Stats) -> str:
     return (
         f"A text corpus, built by `winnow` from {_counted(read['files'], 'file')} ({readable_bytes(read['bytes'])}) of"
         f" {_counted(len(stats['accounts']['sources']), 'source')}. Every record is accounted for:"
-        f" {read['records']:,} records read = {read['documents']:,} documents + {read['rejects']:,} rejected + {read['merged']:,} merged into other documents."
-        f" A variant is one set of decisions over all documents.\n\n"
+        f" {read['records']:,} records read = {read['documents']:,} documents + {read['rejects']:,} rejected +"
+        f" {read['merged']:,} merged into other documents. A variant is one set of decisions over all documents.\n\n"
         f"`{RECIPE}` beside this card says how it was built, `report.html` shows more of what came out, `croissant.json` describes"
         " the files for programs. Who may use the corpus and for what is not known here: that is for its publisher to add."
     )
