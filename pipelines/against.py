@@ -218,9 +218,9 @@ def _copies(table: pa.Table, kind: str, jaccard: np.ndarray) -> Copies:
     return Copies(np.asarray(runs.is_valid()), runs.to_numpy(), halves, jaccard)
 
 
-def content(store: Store, parts: Iterable[Part]) -> list[list[str]]:
+def content(store: Store, parts: Sequence[Part]) -> list[list[str]]:
     """[TABLE, source, part, sha256]: what the keys of later stages take of the copies; [] where there are none."""
-    sidecars = ((part, store.sidecar(path(part))) for part in parts)
+    sidecars = zip(parts, store.each(parts, lambda part: store.sidecar(path(part))), strict=True)
     return [[TABLE, part.source, part.name, sidecar["sha256"]] for part, sidecar in sidecars if sidecar is not None]
 
 
@@ -233,22 +233,21 @@ def counted(decisions: pa.Table) -> dict[str, dict[str, int]]:
     return total
 
 
-def counts(store: Store, variant: str, parts: Iterable[Part]) -> dict[str, dict[str, int]]:
+def counts(store: Store, variant: str, parts: Sequence[Part]) -> dict[str, dict[str, int]]:
     """`counted`, of all parts."""
     total: dict[str, dict[str, int]] = {}
-    for part in parts:
-        sidecar = store.sidecar(part.decisions(variant)) or {}
-        for reason, by_run in sidecar.get(NAMED, {}).items():
+    for sidecar in store.each(parts, lambda part: store.sidecar(part.decisions(variant))):
+        for reason, by_run in (sidecar or {}).get(NAMED, {}).items():
             mine = total.setdefault(reason, {})
             for run, count in by_run.items():
                 mine[run] = mine.get(run, 0) + count
     return {reason: dict(sorted(mine.items())) for reason, mine in sorted(total.items())}
 
 
-def forget(store: Store, parts: Iterable[Part]) -> None:
+def forget(store: Store, parts: Sequence[Part]) -> None:
     """Takes the tables away from a run that is held against nothing any more."""
-    for part in parts:
-        if store.sidecar(path(part)) is not None:
+    for part, sidecar in zip(parts, store.each(parts, lambda part: store.sidecar(path(part))), strict=True):
+        if sidecar is not None:
             store.begin(path(part))
             store.remove(path(part))
 

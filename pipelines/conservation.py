@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.copies import Copies
 from pipelines.errors import CheckError
 from pipelines.parts import Part, task_record, task_rejects
-from pipelines.plan import Plan
+from pipelines.plan import Plan, Task
 from pipelines.recipe import Recipe
 from pipelines.schema import KEEP
 from pipelines.store import Store, read_columns
@@ -85,15 +86,17 @@ class Accounts:
 def account(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> Accounts:
     """Counts every table of a run and proves that they agree; a violation is a CheckError that names source and numbers."""
     sources = {name: SourceAccount() for name in sorted(recipe.sources)}
-    hashes = [read_columns(store, part.path("documents"), ["content_hash"]).column(0) for part in parts]
+    hashes = list(store.each(parts, lambda part: read_columns(store, part.path("documents"), ["content_hash"]).column(0)))
     for part, column in zip(parts, hashes, strict=True):
         sources[part.source].documents += len(column)
-    for task in plan.tasks:
-        record = store.read_json(task_record(task))
+
+    def read_task(task: Task) -> tuple[Any, pa.Table]:
+        return store.read_json(task_record(task)), read_columns(store, task_rejects(task), ["reason", "count", "unknown_rest"])
+
+    for task, (record, rejects) in zip(plan.tasks, store.each(plan.tasks, read_task), strict=True):
         chosen = sources[task.source]
         chosen.records += record["records"]
         chosen.merged += record["merged"]
-        rejects = read_columns(store, task_rejects(task), ["reason", "count", "unknown_rest"])
         for reason, count, unknown in zip(*(rejects.column(i).to_pylist() for i in range(3)), strict=True):
             chosen.rejects[reason] += count
             chosen.unknown_rests += unknown
@@ -110,10 +113,13 @@ def _variant(
 ) -> dict[str, VariantAccount]:
     accounts = {name: VariantAccount() for name in sources}
     repeated: dict[str, list[np.ndarray]] = {split: [np.empty(0, np.int64)] for split in SPLITS}
-    for number, part in enumerate(parts):
-        decisions = read_columns(store, part.decisions(variant), ["verdict", "split"])
-        n_tokens = read_columns(store, part.path("signals"), ["n_tokens"]).column(0).to_numpy().astype(np.int64)
-        chosen = accounts[part.source]
+
+    def read_part(part: Part) -> tuple[pa.Table, np.ndarray]:
+        n_tokens = read_columns(store, part.path("signals"), ["n_tokens"]).column(0).to_numpy()
+        return read_columns(store, part.decisions(variant), ["verdict", "split"]), n_tokens.astype(np.int64)
+
+    for number, (decisions, n_tokens) in enumerate(store.each(parts, read_part)):
+        chosen = accounts[parts[number].source]
         for verdict, count in _counts(decisions.column("verdict")):
             if verdict == KEEP:
                 chosen.kept += count

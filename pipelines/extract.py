@@ -270,7 +270,8 @@ def _settings(store: Store, recipe: Recipe) -> dict[str, Settings]:
 def stale_tasks(store: Store, plan: Plan, recipe: Recipe) -> list[Task]:
     """The tasks whose record, rejects, or a part that the record names, do not stand under their present key."""
     settings = _settings(store, recipe)
-    return [task for task in plan.tasks if not _stands(store, task, task_key(task, settings[task.source]))]
+    stand = store.each(plan.tasks, lambda task: _stands(store, task, task_key(task, settings[task.source])))
+    return [task for task, stands in zip(plan.tasks, stand, strict=True) if not stands]
 
 
 def _stands(store: Store, task: Task, key: str) -> bool:

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import BinaryIO
 
 import numpy as np
@@ -31,20 +31,25 @@ def name_key(name: str) -> int:
 
 def write_index(store: Store, parts: Sequence[Part]) -> None:
     """Publishes the index of a run: three names a document at the most, 16 bytes each."""
-    keys, rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for part in parts:
-        table = read_columns(store, part.path("documents"), ["doc_id", "locator", "url"])
-        numbers = np.arange(len(table), dtype=np.int64) + (part.index << ROW_BITS)
-        for column in table.columns:
-            names = [value.hex() if isinstance(value, bytes) else value for value in column.to_pylist()]
-            found = np.array([name is not None for name in names], bool)
-            keys.append(np.array([name_key(name) for name in names if name is not None], np.uint64))
-            rows.append(numbers[found])
-    all_keys, all_rows = np.concatenate(keys), np.concatenate(rows)
+    entries = [(np.empty(0, np.uint64), np.empty(0, np.int64)), *store.each(parts, partial(_entries, store))]
+    all_keys, all_rows = (np.concatenate(column) for column in zip(*entries, strict=True))
     order = np.lexsort((all_rows, all_keys))
     store.publish(KEYS, all_keys[order].astype("<u8").tobytes())
     store.publish(ROWS, all_rows[order].astype("<i8").tobytes())
     store.publish_json(PARTS, [{"source": part.source, "name": part.name} for part in parts])
+
+
+def _entries(store: Store, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """(keys uint64 [n], rows int64 [n]) of the names of a part's documents."""
+    table = read_columns(store, part.path("documents"), ["doc_id", "locator", "url"])
+    numbers = np.arange(len(table), dtype=np.int64) + (part.index << ROW_BITS)
+    keys, rows = [], []
+    for column in table.columns:
+        names = [value.hex() if isinstance(value, bytes) else value for value in column.to_pylist()]
+        found = np.array([name is not None for name in names], bool)
+        keys.append(np.array([name_key(name) for name in names if name is not None], np.uint64))
+        rows.append(numbers[found])
+    return np.concatenate(keys), np.concatenate(rows)
 
 
 class Index:

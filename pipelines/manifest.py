@@ -72,7 +72,8 @@ def _files(store: Store, recipe: Recipe, plan: Plan, parts: Sequence[Part]) -> d
     perhaps += [models.QUALITY, models.QUALITY_CARD, models.PERPLEXITY, models.PERPLEXITY_CARD]
     perhaps += [models.EVALUATIONS, models.TERMS, models.BAD_WORDS, models.REFERENCES]
     perhaps += [blocklist.path(source) for source in recipe.sources]
-    sidecars = {path: store.sidecar(path) for path in sorted([*needed, *perhaps])}
+    paths = sorted([*needed, *perhaps])
+    sidecars = dict(zip(paths, store.each(paths, store.sidecar), strict=True))
     for path in needed:
         if sidecars[path] is None:
             raise CheckError(f"{store.url(path)}: not finished, though every stage is done; build again")

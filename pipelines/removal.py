@@ -16,8 +16,9 @@ says: their kind stands in the sidecar of their documents part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -155,10 +156,9 @@ def path(part: Part) -> str:
 
 def find(store: Store, parts: Sequence[Part], removal: Removal | None) -> int:
     """Publishes the removed rows of every part that has some, takes away those of the others; returns how many rows there are."""
-    total = 0
-    for part in parts:
+
+    def publish(part: Part) -> int:
         found = _with_purged(_matched(store, part, removal), purged(store, part))
-        total += sum(map(len, found.values()))
         key = stage_key("removal", VERSION, found, [part.rows])
         if not found:
             if store.sidecar(path(part)) is not None:
@@ -167,7 +167,9 @@ def find(store: Store, parts: Sequence[Part], removal: Removal | None) -> int:
         elif not store.is_finished(path(part), key):
             store.begin(path(part))
             store.finish(store.publish(path(part), canonical_json(found)), key)
-    return total
+        return sum(map(len, found.values()))
+
+    return sum(store.each(parts, publish))
 
 
 def _matched(store: Store, part: Part, removal: Removal | None) -> Found:
@@ -202,17 +204,17 @@ def removed(store: Store, part: Part) -> np.ndarray:
     return mask
 
 
-def content(store: Store, parts: Iterable[Part]) -> list[list[str]]:
+def content(store: Store, parts: Sequence[Part]) -> list[list[str]]:
     """[source, part, sha256] of the parts with removed rows: what the keys of later stages take of them."""
-    sidecars = ((part, store.sidecar(path(part))) for part in parts)
+    sidecars = zip(parts, store.each(parts, lambda part: store.sidecar(path(part))), strict=True)
     return [[part.source, part.name, sidecar["sha256"]] for part, sidecar in sidecars if sidecar is not None]
 
 
-def counts(store: Store, parts: Iterable[Part]) -> dict[str, dict[str, int]]:
+def counts(store: Store, parts: Sequence[Part]) -> dict[str, dict[str, int]]:
     """Source -> kind of entry -> documents that are taken back by it; sources with none are left out."""
     total: dict[str, dict[str, int]] = {}
-    for part in parts:
-        for kind, rows in found_in(store, part).items():
+    for part, found in zip(parts, store.each(parts, partial(found_in, store)), strict=True):
+        for kind, rows in found.items():
             mine = total.setdefault(part.source, {})
             mine[kind] = mine.get(kind, 0) + len(rows)
     return {source: dict(sorted(mine.items())) for source, mine in sorted(total.items())}
