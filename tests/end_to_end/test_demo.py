@@ -156,5 +156,5 @@ def test_the_command_prints_one_json_document(demo_run, second, tmp_path):
     told = json.loads(done.stdout)
     assert told["accounts"] == json.loads((demo_run / "manifest.json").read_text())["accounts"]
     assert told["report"].endswith("/report.html")
-    assert told["alarms"] == []  # the source that the filter empties is meant to go
+    assert told["alarms"] == []  # the two sources that the filter empties are meant to go
     assert told["comparison"]["page"].endswith("/index.html")
