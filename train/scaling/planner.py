@@ -78,11 +78,12 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class OwnLaw:
-    """A user's fit: its law, those of its resamples, and what its rows covered."""
+    """A user's fit: its law, those of its resamples, what its rows covered, and how many resamples led to no law."""
 
     law: LossLaw
     resamples: tuple[LossLaw, ...]
     range: Range
+    lost: int = 0
 
 
 def plan(flops: float, given: Run | None, own: OwnLaw | None) -> list[Planned]:
@@ -110,6 +111,8 @@ def plan(flops: float, given: Run | None, own: OwnLaw | None) -> list[Planned]:
         if own.resamples:
             interval = resample.interval(np.array([law.optimum(flops)[0] for law in own.resamples]))
             basis = f"by 95 % of {len(own.resamples)} resamples"
+            if own.lost:
+                basis += f"; {own.lost} more led to no law, so that it is too narrow"
         found.append(_parametric(own.law, flops, given, own.range, interval, basis))
     return found
 

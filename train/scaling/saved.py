@@ -59,7 +59,7 @@ def load(path: str) -> OwnLaw:
     try:
         law = _law([content["law"][name] for name in CONSTANTS])
         ranges = {name: (float(content["range"][name][0]), float(content["range"][name][1])) for name in _RANGES}
-        return OwnLaw(law, tuple(_law(values) for values in content["resamples"]), Range(**ranges))
+        return OwnLaw(law, tuple(_law(values) for values in content["resamples"]), Range(**ranges), int(content["lost"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: a damaged fit ({type(error).__name__}: {error}); {way}") from error
 

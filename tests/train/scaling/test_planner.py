@@ -76,6 +76,8 @@ def test_an_own_fit_brings_its_own_interval():
     optima = [law.optimum(1e22)[0] for law in found]
     assert row.params_interval == pytest.approx(tuple(np.quantile(optima, [0.025, 0.975])))
     assert row.interval_basis == "by 95 % of 3 resamples"
+    lost = planner.plan(1e22, None, OwnLaw(BESIROGLU, tuple(found), CHINCHILLA_RANGE, lost=2))[-1]
+    assert lost.interval_basis == "by 95 % of 3 resamples; 2 more led to no law, so that it is too narrow"
     bare = planner.plan(1e22, None, OwnLaw(BESIROGLU, (), CHINCHILLA_RANGE))[-1]
     assert (bare.params_interval, bare.interval_basis) == (None, "none: the fit has no resamples")
 
