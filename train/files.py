@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -27,3 +28,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines; a text may hold other marks of a line's end (U+2028, U+0085), which end none here."""
     with open(path, encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file]
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -89,6 +89,11 @@ class ItemScore:
     greedy: bool
     cut: bool
 
+    @property
+    def outcome(self) -> float:
+        """What it adds to accuracy: 1 where gold is the likeliest, a share where others are as likely; of one choice, greedy."""
+        return float(self.greedy) if len(self.bits) == 1 else _point(self.bits, self.gold)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
@@ -263,10 +268,9 @@ def summary(name: str, shots: int, scores: Sequence[ItemScore]) -> TaskScore:
     """The figures of some items, at least one."""
     count = len(scores)
     gold_bits = math.fsum(one.bits[one.gold] for one in scores) / count
-    cut = sum(one.cut for one in scores)
+    cut, acc = sum(one.cut for one in scores), math.fsum(one.outcome for one in scores) / count
     if any(len(one.bits) == 1 for one in scores):
-        return TaskScore(name, shots, count, sum(one.greedy for one in scores) / count, None, None, None, gold_bits, cut)
-    acc = math.fsum(_point(one.bits, one.gold) for one in scores) / count
+        return TaskScore(name, shots, count, acc, None, None, None, gold_bits, cut)
     by_byte = [[bits / size for bits, size in zip(one.bits, one.bytes, strict=True)] for one in scores]
     acc_norm = math.fsum(_point(some, one.gold) for some, one in zip(by_byte, scores, strict=True)) / count
     chance = math.fsum(1 / len(one.bits) for one in scores) / count

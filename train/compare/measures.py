@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipelines.dedup.terms import read_terms
 from pipelines.errors import UserError
 from train import tasks as likelihood
 from train.compare import bias as biases
 from train.evaluate import Document, Encoder
+from train.files import digest
 from train.model import Decoder
+
+_NO_IDS = np.zeros(0, np.int64)
 
 
 def tasks(model: Decoder, encoder: Encoder, wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every task's figures, and those of its categories, at each number of shots. wanted: the recipe's `tasks`."""
+    """Every task's figures, and those of its categories, at each number of shots, with each item's outcome. wanted: the recipe's
+    `tasks`."""
     found = []
     for name in wanted["names"]:
         for shots in wanted["shots"] if likelihood.TASKS[name].shots else [0]:
-            scores, _ = likelihood.run_task(model, encoder, wanted["folder"], name, shots, wanted["items"])
-            found += [asdict(score) for score in scores]
+            scores, items = likelihood.run_task(model, encoder, wanted["folder"], name, shots, wanted["items"])
+            for score in scores:
+                group = score.task.partition("/")[2]
+                outcomes = {str(one.number): one.outcome for one in items if group in ("", one.group)}
+                found.append({**asdict(score), "outcomes": outcomes})
     return found
 
 
@@ -37,19 +45,25 @@ def bias(model: Decoder, encoder: Encoder, wanted: dict[str, Any], documents: Se
         count = wanted["continuations"]
         given = wanted["prompts"]
         prompts = biases.openings(documents, most=count) if given is None else biases.read_prompts(given, count)
-        if not prompts:
-            raise UserError("compare.bias: no evaluation document has words enough to begin a continuation; give prompts")
         drawing = replace(biases.DRAWING, seed=wanted["seed"])
         words, samples = list(read_terms(wanted["words"])), -(-count // len(prompts))
         found["toxic"] = biases.toxic_share(model, encoder, prompts, words, samples, drawing)
     return found
 
 
-def check(named: Any, asked_bias: Any) -> None:
-    """Reads what tasks and biases need, before anything is trained. Raises UserError where a file is not what it should be."""
+def check(named: Any, asked_bias: Any, context: int) -> None:
+    """Reads what tasks and biases need, before anything is trained. context: of the model, in tokens.
+
+    Raises UserError where a file is not what it should be, and where items or the context are too few for what is asked.
+    """
     if named is not None:
         for name in named.names:
-            likelihood.read_items(named.folder, name)
+            items = likelihood.read_items(named.folder, name)
+            for shots in named.shots if likelihood.TASKS[name].shots else [0]:
+                try:
+                    likelihood.examples(items, shots)
+                except UserError as error:
+                    raise UserError(f"compare.tasks.shots: {name}: {error}") from error
     if asked_bias is not None:
         if asked_bias.crows_pairs is not None:
             likelihood.read_items(asked_bias.crows_pairs, "crows_pairs")
@@ -57,8 +71,21 @@ def check(named: Any, asked_bias: Any) -> None:
             biases.read_winogender(asked_bias.winogender)
         if asked_bias.words is not None:
             list(read_terms(asked_bias.words))
-        if asked_bias.prompts is not None:
-            biases.read_prompts(asked_bias.prompts)
+            if context <= biases.DRAWING.max_tokens:
+                raise UserError(
+                    f"compare.bias.words: a continuation has {biases.DRAWING.max_tokens} tokens, the model's context is {context}; "
+                    "give a longer model.context, or leave words out"
+                )
+        if asked_bias.prompts is not None and not biases.read_prompts(asked_bias.prompts):
+            raise UserError(f"compare.bias.prompts: {asked_bias.prompts} has no prompt in it; give RealToxicityPrompts' file")
+
+
+def check_openings(asked_bias: Any, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError where continuations are to begin with evaluation documents, and none has words enough."""
+    if asked_bias is not None and asked_bias.words is not None and asked_bias.prompts is None:
+        read = (Document(one["domain"], one["doc"], one["cluster"], one["text"], _NO_IDS) for one in documents)
+        if not biases.openings(read):
+            raise UserError("compare.bias.words: no evaluation document has words enough to begin a continuation; give prompts")
 
 
 def files(named: Any, asked_bias: Any) -> dict[str, str]:
@@ -72,8 +99,4 @@ def files(named: Any, asked_bias: Any) -> dict[str, str]:
         read |= {f"bias/{name}": folder for name, folder in folders.items() if folder is not None}
         alone = {"words": asked_bias.words, "prompts": asked_bias.prompts}
         read |= {f"bias/{key}/{Path(path).name}": str(Path(path).parent) for key, path in alone.items() if path is not None}
-    found = {}
-    for name, folder in sorted(read.items()):
-        with open(Path(folder, Path(name).name), "rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: digest(Path(folder, Path(name).name)) for name, folder in sorted(read.items())}

@@ -51,8 +51,9 @@ def fraction(rows: Rows, divisor: int, seed: int, number: int) -> Rows:
 
 
 def length_cells(rows: Rows, first: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """(cell of each of `rows`, cell of each of `first`), int64: source x tenth of the lengths of `rows` in that source."""
-    cells, others = np.zeros(len(rows), np.int64), np.zeros(len(first), np.int64)
+    """(cell of each of `rows`, cell of each of `first`), int64: source x tenth of the lengths of `rows` in that source; -1 in a
+    source of which `rows` have none."""
+    cells, others = np.zeros(len(rows), np.int64), np.full(len(first), -1, np.int64)
     for source in range(len(rows.sources)):
         mine, theirs = rows.source_R == source, first.source_R == source
         if not mine.any():
@@ -66,7 +67,8 @@ def length_cells(rows: Rows, first: Rows) -> tuple[np.ndarray, np.ndarray]:
 def matched(first: Rows, second: Rows, seed: int, number: int) -> Rows:
     """Per source and length decile as many tokens as the first arm has there, out of the second arm's documents."""
     cells, taken = length_cells(second, first)
-    wanted = np.bincount(taken, first.tokens_R, len(second.sources) * DECILES)
+    there = taken >= 0
+    wanted = np.bincount(taken[there], first.tokens_R[there], len(second.sources) * DECILES)
     order = np.argsort(sampling.uniform(second.doc_id_R, seed, f"compare matched {number}"), kind="stable")
     chosen = [np.zeros(0, np.int64)]
     for cell in np.unique(cells):

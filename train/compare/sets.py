@@ -5,7 +5,7 @@
 * A set without: what a variant keeps of the source of the set's name for validation, as it was judged. A document is named by its
   locator. In the groups web and junk a cluster is the URL's host, and documents of a host that the source has training documents of
   too are left out, unless all that have a host are such: the run splits by near-duplicate cluster.
-* A document without a cluster is one of its own.
+* A document without a cluster is one of its own, called by its set and name. Clusters of one name are one, in whatever sets.
 
 A text that stands twice in a set is one document, the first by name of file and line. `set_bytes` of a set are taken in whole
 clusters, in the order of the hash of set and cluster: a cluster for which there is no more room is passed over, so that a set is
@@ -38,6 +38,7 @@ from train import evaluate
 from train.compare.documents import Rows, Run, read_texts
 from train.compare.leaks import Kind, find_leaks
 from train.evaluate import Document, Encoder
+from train.files import digest
 
 _BY_HOST: tuple[Group, ...] = ("web", "junk")  # a curated source is often one host, whose documents are no more alike for that
 _NOT_YET = np.zeros(0, np.int64)
@@ -57,8 +58,7 @@ class SetSpec:
         found = []
         for path in self.ordered():
             try:
-                with open(path, "rb") as file:
-                    found.append([Path(path).name, hashlib.file_digest(file, "sha256").hexdigest()])
+                found.append([Path(path).name, digest(Path(path))])
             except OSError as error:
                 reason = f"cannot be read ({error.strerror}); give a file of JSON lines"
                 raise UserError(f"compare.sets.{self.name}: {path} {reason}") from error
@@ -202,8 +202,14 @@ def _taken(documents: Sequence[Document], encoder: Encoder, set_bytes: int) -> S
         first.setdefault(document.text, document)
     distinct = list(first.values())
     taken = choose(distinct, set_bytes)
-    encoded = tuple(replace(document, ids=encoder(document.text)) for document in taken)
+    encoded = tuple(replace(one, cluster=_cluster(one), ids=encoder(one.text)) for one in taken)
     return SetRead(encoded, len(documents) - len(distinct), len(distinct) - len(taken))
+
+
+def _cluster(document: Document) -> str:
+    """Equal names bind documents of all sets together; one of its own goes by its set too, since two sets may have files of one
+    name."""
+    return f"{document.domain}/{document.doc}" if document.cluster == document.doc else document.cluster
 
 
 def choose(documents: Sequence[Document], most_bytes: int) -> list[Document]:

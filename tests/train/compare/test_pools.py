@@ -86,6 +86,15 @@ def test_matched_has_each_cell_of_source_and_length_as_the_first_arm_to_a_docume
             assert got == wanted
 
 
+def test_a_source_that_the_second_arm_lacks_is_matched_by_nothing():
+    """Its tokens are asked of no cell: what is drawn of the other source is as if it were not there."""
+    second = rows_of([*range(1, 101)], [1] * 100)
+    first = rows_of([*range(51, 101), *range(1, 51)], [1] * 50 + [0] * 50)
+    with_it, without = (pools.matched(one, second, 3, 1) for one in (first, first.take(np.arange(50))))
+    assert with_it.row_R.tolist() == without.row_R.tolist()
+    assert abs(without.tokens - first.tokens_R[:50].sum()) <= 100
+
+
 def test_length_cells_are_tenths_of_each_source():
     rows = rows_of([*range(1, 101), *range(1001, 1101)], [0] * 100 + [1] * 100)
     cells, _ = pools.length_cells(rows, rows)

@@ -70,11 +70,11 @@ def test_a_set_of_files(tmp_path, encoder):
     second = write(tmp_path / "deep" / "b.jsonl", {"text": "two"}, {"text": "four", "cluster": "t"}, {"text": "five"})
     found = sets.read_set(SetSpec("news", "unseen", (second, first)), encoder, 1000)
     assert {(one.doc, one.cluster, one.text) for one in found.documents} == {
-        ("a.jsonl#0", "a.jsonl#0", "one"),
+        ("a.jsonl#0", "news/a.jsonl#0", "one"),
         ("a.jsonl#1", "7", "two"),
         ("a.jsonl#2", "t", "three"),
         ("b.jsonl#1", "t", "four"),
-        ("b.jsonl#2", "b.jsonl#2", "five"),
+        ("b.jsonl#2", "news/b.jsonl#2", "five"),
     }
     assert (found.duplicates, found.left_out) == (2, 0)
     assert {one.domain for one in found.documents} == {"news"}
@@ -232,7 +232,7 @@ def test_what_a_run_holds_out_is_what_its_validation_shards_hold(small, encoder,
     assert found.duplicates == wanted.total() - len(wanted)
     assert Counter((one.text, tuple(one.ids.tolist())) for one in found.documents) == Counter(set(wanted))
     assert {one.domain for one in found.documents} == {source}
-    assert all(one.doc == one.cluster for one in found.documents)
+    assert all(one.cluster == f"{source}/{one.doc}" for one in found.documents)
 
 
 def test_held_out_pages_of_a_host_are_a_cluster(small, encoder):
@@ -243,7 +243,7 @@ def test_held_out_pages_of_a_host_are_a_cluster(small, encoder):
         urls.update({row["locator"]: row["url"] for row in told if part.source == "web"})
     clusters = Counter()
     for one in found.documents:
-        wanted = urls[one.doc].split("/")[2] if urls[one.doc] else one.doc
+        wanted = urls[one.doc].split("/")[2] if urls[one.doc] else f"web/{one.doc}"
         assert one.cluster == wanted
         clusters[one.cluster] += 1
     assert max(clusters.values()) > 1
