@@ -172,8 +172,9 @@ def _addresses(stats: Stats, recipe: Recipe) -> str:
             rows.append([name, "masked" if recipe.sources[name].mask else "as found", *counts])
     columns = [f"{what}, {where}" for what in ("e-mail", "IP") for where in ("all", *stats["variants"])]
     return (
-        "Counted in the text before any is masked. Where a source is masked, the token shards hold placeholders;"
-        " the tables under `documents/` hold the text as it was read. Other personal data is neither counted nor removed."
+        "Counted in the text before any is masked. Where a source is masked, the token shards and what `winnow export` writes hold"
+        " placeholders; the tables under `documents/` hold the text as it was read. Other personal data is neither counted nor"
+        " removed."
         f"\n\n{table(['source', 'in the shards', *columns], rows)}"
     )
 

@@ -20,6 +20,7 @@ import pytest
 from pipelines import cli, remote, run_directory
 from pipelines.build import build
 from pipelines.errors import UserError
+from pipelines.export import export
 from pipelines.recipe_file import parse
 from pipelines.store import SIDECAR, Store
 from tests import corpus
@@ -95,6 +96,7 @@ def _printed(monkeypatch, capsys, *arguments):
 
 
 COMMANDS = [("verify",), ("verify", "--deep"), ("explain", "https://host3.example/3"), ("explain", "w.jsonl#4")]
+COMMANDS += [("documents", "--variant", "filtered")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -103,6 +105,20 @@ def test_a_command_says_of_it_what_it_says_of_a_local_one(near, far, monkeypatch
     answers = [_printed(monkeypatch, capsys, name, run, *rest) for run in (near, far)]
     assert answers[0] == answers[1]
     assert len(answers[0]) > 40
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_an_export_from_a_store_to_a_store_is_a_local_one(store, near, far, tmp_path, form):
+    """Byte for byte, also where it is made again; what lies in the folder is seen there too."""
+    export(str(near), "filtered", str(tmp_path / "out"), form)
+    here = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    there = store.url(f"exported-{form}")
+    for _ in range(2):
+        export(far, "filtered", there, form)
+        assert store.content(f"exported-{form}") == here
+    said = f"{there}: holds another export (filtered as {form}, says export.json)"
+    one_line(lambda: export(far, "unfiltered", there, form), said)
+    one_line(lambda: export(far, "filtered", f"{far}/out", form), f"{far}/out: lies in the run")
 
 
 def test_diff_and_report(store, near, far, monkeypatch, capsys):
