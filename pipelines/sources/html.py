@@ -4,26 +4,41 @@ Character set, in the order of the web standard: byte order mark, HTTP header, m
 take them for (latin-1 is windows-1252). Text: `extract_plain_text` of resiliparse (the extractor of DCLM) with its main-content
 rules, list bullets, no links, forms, alternative texts or noscript; block structure stays as line breaks.
 
-Its parser takes quadratic time in nesting depth, so documents nested beyond `MAX_DEPTH` are refused by a linear scan: a bound
-that is a count, where a clock would make the output depend on the machine. And every level of a list indents each of its lines,
-so that a few kB of nested lists could stand for gigabytes of blanks: what would be indented by more than `_INDENTS` times its own
-length is refused likewise.
+Its extraction takes quadratic time in nesting depth, so a document whose tree is deeper than `MAX_DEPTH` is refused: a bound that
+is a count, where a clock would make the output depend on the machine. Every level of a list indents each of its lines, so that a
+few kB of nested lists could stand for gigabytes of blanks: what would be indented by more than `_INDENTS` times its own length is
+refused likewise. Both are measured in the parser's tree, so that they are what they are however broken the markup is; the tree is
+not asked where the tags show it to be flat, every end being that of the element that was opened last.
+
+The parser itself is linear but for two things that only pages made for it have in numbers. It opens `<b>`, `<font>` and their like
+again in every block until they are closed, so that 50 kB could become gigabytes of elements, and some tags look through all that is
+open. What these would cost is estimated before by counting tags, and refused beyond a bound that is far above any real page's.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import Any
 
 MAX_DEPTH = 3000  # about a quarter of a second; ten thousand levels take ten times as long
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+# A comment, an element whose content is text, or (end?, name, attributes) of a tag.
+_TAG = re.compile(
+    r"<!--(?s:.)*?(?:-->|\Z)"
+    r"|<(?:script|style|textarea|title|xmp|iframe)\b(?s:.)*?(?:</(?:script|style|textarea|title|xmp|iframe)|\Z)"
+    r"|<(/?)([a-z][^\s/>]*+)([^>]*+)",
+    re.IGNORECASE,
+)
 # Elements that never nest by repeating: void ones, and those whose end is implied by the next of their kind.
 _FLAT = frozenset(
     "area base br col embed hr img input link meta param source track wbr p li dd dt option tr td th thead tbody tfoot"
-    " colgroup rp rt".split()
+    " colgroup".split()
 )
-
-
-_LISTS = re.compile(r"<(/?)[uo]l(?![^\s/>])", re.IGNORECASE)
+_FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
+_SIMPLE = 1500  # start tags that cannot cost much
+_MAX_OPEN = 1 << 30  # open elements, summed over all tags: what they may look through; real pages stay below ten million
+_MAX_AGAIN = 1 << 20  # the same for elements that are opened again; real pages stay below a hundred thousand
+_LISTS = re.compile(r"<[uo]l(?![^\s/>])", re.IGNORECASE)
 _INDENTS = 8  # real posts stay below 1
 _FREE = 1 << 20  # characters
 
@@ -49,12 +64,10 @@ def decode(content: bytes, header_charset: str | None) -> str:
 
 
 def main_text(html: str) -> tuple[str, str | None]:
-    """(text of the main content, title or None). TooDeep for what cannot be parsed in linear time."""
+    """(text of the main content, title or None). TooDeep for what cannot be read in linear time."""
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
-    check_depth(html)
-    tree = HTMLTree.parse(html)
+    tree = parsed(html)
     text = extract_plain_text(
         tree, main_content=True, list_bullets=True, alt_texts=False, links=False, form_fields=False, noscript=False
     )
@@ -62,33 +75,82 @@ def main_text(html: str) -> tuple[str, str | None]:
     return str(text), title or None
 
 
-def check_depth(html: str) -> None:
-    """TooDeep for what cannot be parsed in linear time, or would be indented to many times its length."""
+def parsed(html: str) -> Any:
+    """The tree of a document. TooDeep for what cannot be read in linear time, or would be indented to many times its length."""
+    from resiliparse.parse.html import HTMLTree
+
     tags = html.count("<")
-    if tags > MAX_DEPTH and depth(html) > MAX_DEPTH:
-        raise TooDeep(f"nested over {MAX_DEPTH} levels")
-    if 2 * tags * tags > _FREE and 2 * _list_depth(html) * tags > _INDENTS * len(html) + _FREE:
-        raise TooDeep(f"lists indent it to over {_INDENTS} times its length")
+    deep = tags - html.count("</") > _SIMPLE and _surely_open(html) > MAX_DEPTH
+    tree = HTMLTree.parse(html)
+    most = _INDENTS * len(html) + _FREE
+    indented = 2 * tags * tags > most and 2 * len(_LISTS.findall(html)) * tags > most
+    if deep or indented:
+        levels, lists = _levels(tree)
+        if levels > MAX_DEPTH:
+            raise TooDeep(f"nested over {MAX_DEPTH} levels")
+        if 2 * lists * tags > most:
+            raise TooDeep(f"lists indent it to over {_INDENTS} times its length")
+    return tree
 
 
-def _list_depth(html: str) -> int:
-    """How deep lists nest at most, by counting their tags; a level indents by two characters."""
-    now = deepest = 0
-    for found in _LISTS.finditer(html):
-        now = max(now - 1, 0) if found[1] else now + 1
-        deepest = max(deepest, now)
-    return deepest
+def _levels(tree: Any) -> tuple[int, int]:
+    """How deep elements nest below the body, and how deep lists, which indent by two characters a level."""
+    from resiliparse.parse.html import traverse_dom
+
+    deepest = listed = 0
+    lists: list[int] = []  # the levels of those that are open
+
+    def enter(place: Any) -> None:
+        nonlocal deepest, listed
+        level = place.depth
+        deepest = max(deepest, level)
+        while lists and lists[-1] >= level:
+            lists.pop()
+        if place.node.tag in ("ul", "ol"):
+            lists.append(level)
+            listed = max(listed, len(lists))
+
+    traverse_dom(tree.document, enter)
+    return deepest - 3, listed  # document, html and body
 
 
-def depth(html: str) -> int:
-    """An upper estimate of how deep elements nest, by counting tags that open and close."""
-    now = deepest = 0
-    for close, name in _TAG.findall(html):
-        if name.lower() in _FLAT:
+def _surely_open(html: str) -> int:
+    """How many elements are open at once, at most, if only what is opened last can be closed.
+
+    TooDeep where the parser would look through, or open again, more than any real page makes it.
+    """
+    stack: list[str] = []
+    counts: Counter[str] = Counter()  # elements that may be open, by name, or by all of their tag
+    formatting: dict[str, list[str]] = {name: [] for name in _FORMATTING}  # the tags that may be open
+    deepest = opened = again = looked = reopened = 0
+    for close, name, attributes in _TAG.findall(html):
+        name = name.lower()
+        looked += opened + again
+        reopened += again
+        if name in _FLAT or not name:
             continue
-        if close:
-            now = max(now - 1, 0)
-        else:
-            now += 1
-            deepest = max(deepest, now)
+        if not close:
+            stack.append(name)
+            deepest = max(deepest, len(stack))
+        elif stack and stack[-1] == name:
+            stack.pop()
+        if name in formatting:
+            tags = formatting[name]
+            if tags and (close or name == "a"):  # a link ends the one before it
+                tag = tags.pop()
+                again -= counts[tag] <= 3
+                counts[tag] -= 1
+            if not close:
+                tag = name + attributes
+                tags.append(tag)
+                counts[tag] += 1
+                again += counts[tag] <= 3  # of equal ones three are opened again
+        elif not close:
+            counts[name] += 1
+            opened += 1
+        elif counts[name]:
+            counts[name] -= 1
+            opened -= 1
+    if looked > _MAX_OPEN or reopened > _MAX_AGAIN:
+        raise TooDeep("elements that are not closed would be opened again and again")
     return deepest

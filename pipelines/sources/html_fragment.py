@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.sources.html import check_depth
+from pipelines.sources.html import parsed
 
 # resiliparse passes over figures; a caption, or a listing in a figure, is text.
 _FIGURES = re.compile(r"<(/?)(?:figure|figcaption)(?![^\s/>])", re.IGNORECASE)
@@ -18,14 +18,12 @@ _FIGURES = re.compile(r"<(/?)(?:figure|figcaption)(?![^\s/>])", re.IGNORECASE)
 def fragment_text(html: str) -> str:
     """All text of an HTML fragment, read by HTML's rules; at most 9 times its length and a million characters.
 
-    TooDeep for what cannot be parsed in linear time, or would be indented beyond that.
+    TooDeep for what cannot be read in linear time, or would be indented beyond that.
     """
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
-    check_depth(html)
     text = extract_plain_text(
-        HTMLTree.parse(_FIGURES.sub(r"<\1div", html)),
+        parsed(_FIGURES.sub(r"<\1div", html)),
         main_content=False,
         list_bullets=True,
         alt_texts=False,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sources.html import MAX_DEPTH, TooDeep
+from pipelines.sources.html import MAX_DEPTH, TooDeep, main_text
 from pipelines.sources.html_fragment import fragment_text
 
 CODE = "    if x < 1:\n\treturn  'a  b'\n\n\n\n    # <b>no tag</b> & no entity"
@@ -83,12 +83,52 @@ def test_nesting_has_the_bound_of_whole_pages():
     with pytest.raises(TooDeep, match="nested over 3000 levels"):
         fragment_text("<div>" * (MAX_DEPTH + 1) + "x")
 
+
+@pytest.mark.parametrize("text", [fragment_text, main_text])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<div></b>", "<div></span>", '<div a="</div>">', "<div><!-- </div> -->", "<div><script>'</div>'</script>",
+        "<form><div></form>",
+        "<div><object></div></object>", "<div><table><td></div></td></table>", "<SECTION></p>",
+    ],
+)  # fmt: skip
+def test_ends_that_close_nothing_hide_no_depth(text, unit):
+    """A browser leaves each of these elements open; the extraction of half a million of them would take hours."""
+    with pytest.raises(TooDeep, match="nested over 3000 levels"):
+        text("<p>hello " + unit * 4000 + "x")
+
+
+@pytest.mark.parametrize("text", [fragment_text, lambda page: main_text(page)[0]], ids=["fragment", "page"])
+def test_broken_pages_that_are_not_deep_are_read(text):
+    """Ends that close something else, or nothing, some thousand times: the tree is flat all the same."""
+    broken = "<p>many <b>words <i>of</b> a</i> text</p></div></b><img><br><li>item <a name=x>link" * 4000
+    assert text(f"<body>{broken}</body>").count("words of a text") == 4000
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>" + "".join(f"<b x={n}>" for n in range(1400)) + "</p>" + "<p>x</p>" * 1400,
+        "<p>" + "".join(f"<font x={n}></i>" for n in range(9000)) + "x",
+        "<rt>" * 50_000,
+    ],
+    ids=["reopened", "formatting", "ruby"],
+)
+def test_elements_that_are_opened_again_and_again_have_a_bound(page):
+    """The first would become two million elements out of 30 kB."""
+    with pytest.raises(TooDeep, match="again and again"):
+        fragment_text(page)
+
+
 def test_lists_cannot_indent_a_text_beyond_measure():
     """Two blanks a level and line: 31 kB would become 14 million characters."""
     with pytest.raises(TooDeep, match="lists indent it"):
         fragment_text("<ul>" * 1400 + "<li>x" * 5000)
     with pytest.raises(TooDeep, match="lists indent it"):
         fragment_text("<OL\n>" * 1400 + "<li>x" * 5000)
+    with pytest.raises(TooDeep, match="lists indent it"):
+        fragment_text("<ul></ol>" * 1400 + "<li>x" * 5000)
     deep = "<ul><li>" * 12 + "x" + "</ul>" * 12
     assert fragment_text(deep * 3000).count("x") == 3000
     assert fragment_text("<p>x</p>" * 100_000).count("x") == 100_000
