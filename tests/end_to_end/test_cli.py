@@ -239,7 +239,7 @@ def test_a_failed_check_prints_its_json_too(winnow, built, tmp_path):
     (tmp_path / "run" / "report.html").unlink()
     code, out, _ = winnow("verify", tmp_path / "run", "--json")
     assert code == 1
-    assert json.loads(out)["faults"] == ["report.html is missing"]
+    assert json.loads(out)["faults"] == ["report.html is missing; build again"]
 
 
 def test_plan_as_json_is_the_resolved_recipe_with_its_tasks(winnow, inputs, tmp_path):
