@@ -46,7 +46,8 @@ def test_the_gradient_is_that_of_the_objective():
     gradient, scratch = np.empty(SIZE + 1), np.empty(SIZE + 1)
 
     def value(at, slope):
-        return logistic._objective(rows.indptr, rows.indices, rows.scale, signs, shares, 0.01, at, slope)
+        pairs = np.empty((len(at) - 1, 2))
+        return logistic._objective(rows.indptr, rows.indices, rows.scale, signs, shares, 0.01, at, slope, pairs)
 
     value(point, gradient)
     for place in (0, 7, 123, SIZE):
