@@ -114,21 +114,19 @@ def test_documents_are_explained_by_locator_url_and_id(client, runs):
 
 
 def test_of_many_that_go_by_one_name_the_first_are_explained(client, monkeypatch):
-    """As of a URL that was crawled over and over: of two copies under one title, the first that `trace` finds."""
-    from pipelines.explain import trace as real
-
+    """As of a URL that was crawled over and over; the one document that `trace` finds here, 60 and 50 times, stands for them."""
     asked = []
 
-    def trace(folder, name, most):
+    def often(folder, name, most):
         asked.append(most)
-        return (real(folder, name) * 60)[:most]
+        return (trace(folder, name) * 60)[:most]
 
-    monkeypatch.setattr("pipelines.explain.trace", trace)
+    monkeypatch.setattr("pipelines.explain.trace", often)
     found = _explained(client, "w.jsonl#3")
     assert (len(found["found"]), found["partial"], asked) == (50, True, [51])
     page = client.get("/corpora/tiny/documents", params={"name": "w.jsonl#3"})
     assert "More go by this name than these 50" in page.text
-    monkeypatch.setattr("pipelines.explain.trace", lambda folder, name, most: (real(folder, name) * 50)[:most])
+    monkeypatch.setattr("pipelines.explain.trace", lambda folder, name, most: (trace(folder, name) * 50)[:most])
     assert not _explained(client, "w.jsonl#3")["partial"]
 
 
