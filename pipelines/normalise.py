@@ -14,7 +14,8 @@ Both are idempotent. What is not repaired: wrong encodings, HTML entities, other
 joiner carries meaning in Persian, in Indic scripts and in emoji). docs/normalisation.md is the specification.
 
 A kernel cleans the UTF-8 of a batch: blocks of 64 bytes with nothing to do are copied as they are. `unicodedata` is
-asked about texts with non-ASCII characters only, and composes only those that are not in NFC.
+asked about texts with non-ASCII characters only, and composes only those that are not in NFC. It sorts marks by insertion,
+so runs of more than Unicode's Stream-Safe bound are sorted before, which changes nothing that comes out: no text holds up a run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -47,6 +49,8 @@ VERSION = 1  # of docs/normalisation.md as a whole: normalised text, paragraph h
 Form = Literal["prose", "verbatim"]
 
 _TAB, _LF, _CR, _SPACE = 9, 10, 13, 32
+_HIGH_BITS = np.uint64(0x8080808080808080)
+_MOST_MARKS = 30  # in a row: the Stream-Safe Text Format of UAX 15; no real text has more
 _PAD = 64  # bytes that a copy may write past its end
 
 
@@ -98,9 +102,15 @@ def _composed(cleaned: pa.Array, texts: Sequence[str]) -> pa.Array:
             continue
         start, stop = int(offsets[index]), int(offsets[index + 1])
         kept = str(whole[start:stop], "utf-8")
-        if unicodedata.is_normalized("NFC", kept):
+        if _has_many_marks(data, start, stop, _marks()):
+            text = unicodedata.normalize("NFC", _sorted_marks(kept))
+            if text == kept:
+                continue
+        elif unicodedata.is_normalized("NFC", kept):
             continue
-        composed = unicodedata.normalize("NFC", kept).encode()
+        else:
+            text = unicodedata.normalize("NFC", kept)
+        composed = text.encode()
         pieces += [whole[copied:start], composed]
         lengths[index] = len(composed)
         copied = stop
@@ -112,7 +122,51 @@ def _composed(cleaned: pa.Array, texts: Sequence[str]) -> pa.Array:
     return string_array(np.frombuffer(b"".join(pieces), np.uint8), moved)
 
 
+@cache
+def _marks() -> np.ndarray:
+    """Whether a character is a combining mark, or three of Tibetan that stand for two of them each, by its code point."""
+    marks = np.fromiter((unicodedata.combining(chr(code)) > 0 for code in range(0x20000)), np.bool_)
+    marks[[0x0F73, 0x0F75, 0x0F81]] = True
+    return marks
+
+
+def _sorted_marks(text: str) -> str:
+    """The text with its long runs of combining marks in the canonical order, in which they are what they were."""
+    run = re.compile(f"[{''.join(map(chr, np.flatnonzero(_marks())))}]{{{_MOST_MARKS + 1},}}")
+
+    def in_order(found: re.Match[str]) -> str:
+        return "".join(sorted("".join(unicodedata.normalize("NFD", mark) for mark in found[0]), key=unicodedata.combining))
+
+    return run.sub(in_order, text)
+
+
 # -- kernel ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _has_many_marks(data: np.ndarray, start: int, stop: int, marks: np.ndarray) -> bool:
+    """Whether more than `_MOST_MARKS` combining marks follow each other."""
+    at, run = start, 0
+    while at < stop:
+        first = data[at]
+        if first < 0x80:
+            run = 0
+            at += 1
+            while at + 8 <= stop and load64(data.ctypes.data, at) & _HIGH_BITS == U0:
+                at += 8
+            continue
+        if first < 0xE0:
+            code, width = (first & 0x1F) << 6 | (data[at + 1] & 0x3F), 2
+        elif first < 0xF0:
+            code, width = (first & 0x0F) << 12 | (data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F), 3
+        else:
+            code = (first & 0x07) << 18 | (data[at + 1] & 0x3F) << 12 | (data[at + 2] & 0x3F) << 6 | (data[at + 3] & 0x3F)
+            width = 4
+        run = run + 1 if code < marks.shape[0] and marks[code] else 0
+        if run > _MOST_MARKS:
+            return True
+        at += width
+    return False
 
 
 @kernel

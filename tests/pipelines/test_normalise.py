@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import normalise as module
 from pipelines.normalise import normalise, normalise_reference
 
 FORMS = ("prose", "verbatim")
@@ -100,6 +101,28 @@ def test_every_character_alone_and_at_the_end_of_a_line_matches_the_reference():
     for form in FORMS:
         texts = [f"a{character}\n{character}b" for character in characters]
         assert normalise(texts, form).to_pylist() == [normalise_reference(text, form) for text in texts]
+
+
+marks = st.sampled_from(["\u0300", "\u0327", "\u0344", "\u0f73", "\u0f71", "\u0f72", "\u3099", "\u05b0", "\U0001d165", "\u1ab0"])
+
+
+@given(st.sampled_from(["", "a", "\u00e9", "\u1faf", "\u4e2d", "\u0ccb"]), st.lists(marks, min_size=25, max_size=90).map("".join))
+def test_long_runs_of_combining_marks_are_those_of_unicodedata(base, run):
+    """On both sides of the bound, with marks that stand for several and bases that hold some."""
+    texts = [base + run, run[:31] + base + run + "b", run + "\u1100" + run[:30]]
+    assert normalise(texts, "prose").to_pylist() == [normalise_reference(text, "prose") for text in texts]
+
+
+def test_a_million_marks_take_no_longer_than_other_text():
+    """By insertion they would take most of an hour; Unicode's canonical order is that of their classes, 202 before 230."""
+    count = 500_000
+    (found,) = normalise(["a" + "\u0300\u0327" * count], "prose").to_pylist()
+    assert found == unicodedata.normalize("NFC", "a" + "\u0327" * count + "\u0300" * count)
+
+
+def test_marks_are_the_characters_that_begin_with_one_when_they_are_decomposed():
+    expected = [code for code in range(0x110000) if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])]
+    assert module._marks().nonzero()[0].tolist() == expected
 
 
 def test_lone_surrogate_is_refused_by_index():
