@@ -147,33 +147,59 @@ def spans(url: str, target_bytes: int) -> Iterator[Span]:
 
 
 def count(source_input: Input, options: SourceOptions) -> int:
-    """Lines that are not blank, by Python's own readers; a damaged rest counts as one."""
+    """Lines that are not blank, by Python's own readers; a damaged rest counts as one.
+
+    What a damaged container delivers before its damage is for `reading` to say, so such a one is counted as it delivers it.
+    """
+    import zlib
+
+    import zstandard
+
+    with open_input(source_input.url) as raw:
+        try:
+            whole, cut = _filled_lines(_own_reader(raw))
+        except (OSError, EOFError, RuntimeError, zlib.error, zstandard.ZstdError):
+            whole, cut = _filled_lines(decompressed(raw))
+        return whole + cut
+
+
+def _own_reader(raw: Any) -> Any:
     import bz2
     import gzip
     import io
 
-    with open_input(source_input.url) as raw:
-        head = raw.read(4)
-        raw.seek(0)
-        stream: Any = raw
-        if head[:2] == b"\x1f\x8b":
-            stream = gzip.GzipFile(fileobj=raw)
-        elif head[:3] == b"BZh":
-            stream = bz2.BZ2File(raw)
-        elif head == b"\x04\x22\x4d\x18":
-            import lz4.frame
+    head = raw.read(4)
+    raw.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=raw)
+    if head[:3] == b"BZh":
+        return bz2.BZ2File(raw)
+    if head == b"\x04\x22\x4d\x18":
+        import lz4.frame
 
-            stream = lz4.frame.open(raw)
-        elif head == b"\x28\xb5\x2f\xfd":
-            import zstandard
+        return lz4.frame.open(raw)
+    if head == b"\x28\xb5\x2f\xfd":
+        import zstandard
 
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
-        found = 0
-        try:
-            for number, line in enumerate(stream):
-                found += bool((line.removeprefix(_BOM) if number == 0 else line).strip())
-        except (OSError, EOFError, RuntimeError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            found += 1
-        return found
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+    return raw
+
+
+def _filled_lines(stream: Readable) -> tuple[int, bool]:
+    """(lines that hold more than blanks, whether there is something behind them that is damaged). Holds no line."""
+    found, filled = 0, False
+    head = b""
+    try:
+        while len(head) < len(_BOM) and (block := stream.read(_BLOCK)):
+            head += block
+        block = head.removeprefix(_BOM)
+        while head:
+            *ended, rest = block.split(b"\n")
+            for line in ended:
+                found += filled or bool(line.strip())
+                filled = False
+            filled = filled or bool(rest.strip())
+            block = head = stream.read(_BLOCK)
+    except CorruptInput:
+        return found, True
+    return found + filled, False

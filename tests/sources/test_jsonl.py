@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import itertools
 import json
+import types
 
 import lz4.frame
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.records import Record
-from pipelines.sources.jsonl import spans
+from pipelines.sources.jsonl import _filled_lines, spans
 from tests.sources.reading import read, records, recount, rejects, texts
 
 PACKED = {
@@ -113,6 +115,34 @@ def test_a_flipped_bit_changes_no_text_that_a_checksum_stands_behind(tmp_path_fa
         # The damage hides the member's end, so that the file looks cut off: there is no checksum to ask, and the rest is in doubt.
         assert found[-1].unknown_rest
         assert "cut off" in found[-1].detail
+
+
+MANY = _data([{"text": f"{number}"} for number in range(20_000)])
+
+
+@pytest.mark.parametrize(
+    ("packing", "at", "size"),
+    [("gzip", 0.4, 400), ("gzip", -8, 1), ("zstd", 0.5, 2), ("zstd", -1, 1), ("bz2", 0.5, 2), ("lz4", 0.5, 2)],
+)
+def test_what_is_read_of_damage_is_what_is_counted(tmp_path, packing, at, size):
+    """Inside of the data and in the checksum: `count` is for `verify --deep`, which holds it against what was read."""
+    path = tmp_path / "x"
+    whole = bytearray(PACKED[packing](MANY))
+    place = int(at * len(whole)) if at > 0 else len(whole) + at
+    for one in range(place, place + size):
+        whole[one] ^= 0xFF
+    path.write_bytes(bytes(whole))
+    found = read("jsonl", path)
+    assert rejects(found).get("corrupt_container") == 1
+    assert recount("jsonl", path) == records(found)
+
+
+@given(st.lists(st.sampled_from([b"a", b" ", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\t", b"\0"])).map(b"".join), st.integers(1, 5))
+def test_lines_are_counted_as_the_standard_library_has_them(data, size):
+    """Whatever the pieces are in which they come."""
+    pieces = iter([*(data[at : at + size] for at in range(0, len(data), size)), b"", b""])
+    expected = sum(bool(line.strip()) for line in io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")))
+    assert _filled_lines(types.SimpleNamespace(read=lambda _: next(pieces))) == (expected, False)
 
 
 def test_fields_are_found_by_name_and_along_dots(tmp_path):
