@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from quality.text import U0, U1, fold, kernel, mix
+from quality.text import ALL, U0, U1, U63, block, fold, inlined, kernel, load64, mask_split_space, mix, trailing_zeros
 
 TEXT_CAP = 10_000
 _WORD = np.uint64(0xCBF29CE484222325)
 _PRIME = np.uint64(0x100000001B3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_U6 = np.uint64(6)
+_ONES = 0x0101010101010101
+_SEVEN, _EIGHTH, _FROM_A, _FROM_BRACKET = (np.uint64(_ONES * n) for n in (127, 128, 128 - ord("A"), 128 - ord("[")))
 
 
 def new_seen(bits: int) -> np.ndarray:
@@ -24,49 +27,81 @@ def new_seen(bits: int) -> np.ndarray:
     return np.zeros(max(1, (1 << bits) >> 6), np.uint64)
 
 
-_BLANK = 32
-# Bytes as words see them: blanks are one, ASCII letters are lower-case.
-_FOLDED = np.array([_BLANK if 9 <= b <= 13 or 28 <= b <= 31 else b + 32 if 65 <= b <= 90 else b for b in range(256)], np.uint8)
+# Bytes as words see them: ASCII letters are lower-case.
+_LOWER = np.array([b + 32 if 65 <= b <= 90 else b for b in range(256)], np.uint8)
 
 
 @kernel
-def document_features(data: np.ndarray, start: int, stop: int, bits: int, seen: np.ndarray, out: np.ndarray) -> int:
+def document_features(
+    data: np.ndarray, start: int, stop: int, bits: int, seen: np.ndarray, pad: np.ndarray, out: np.ndarray
+) -> int:
     """Writes the distinct features of one text into out (int32), in order of first occurrence; returns how many.
 
-    seen: see `new_seen`, left as it was found. out: room for one more than there are.
+    seen: see `new_seen`, left as it was found. pad: uint8 [>= 64], see `block`. out: room for one more than there are.
     """
     stop = min(stop, start + TEXT_CAP)
+    base, size = data.ctypes.data, data.shape[0]
     shift = np.uint64(64 - bits)
-    count = 0
-    previous = U0
-    at = start
-    while at < stop:
-        byte = _FOLDED[data[at]]
-        if byte == _BLANK:
-            at += 1
-            continue
-        state = _WORD
-        while byte != _BLANK:
-            state = (state ^ np.uint64(byte)) * _PRIME
-            at += 1
-            byte = _FOLDED[data[at]] if at < stop else np.uint8(_BLANK)
-        word = fold(state, _SPREAD)
-        count = _add(np.int64(word >> shift), seen, out, count)
-        if previous != U0:
-            count = _add(np.int64(mix(previous, word) >> shift), seen, out, count)
-        previous = word
-    for i in range(count):
-        seen[out[i] >> 6] = U0
-    return count
+    count: Any = U0
+    begin = start
+    previous = carry = U0
+    for at in range(start, stop + 1, 64):  # a text of whole blocks ends in one more, of blanks
+        if at + 64 <= size:
+            blank = mask_split_space(base, at)
+        else:
+            block(data, at, pad)
+            blank = mask_split_space(pad.ctypes.data, 0)
+        if stop - at < 64:
+            blank |= ALL << np.uint64(stop - at)
+        edges = ~blank ^ ((~blank << U1) | carry)
+        carry = ~blank >> U63
+        while edges != U0:
+            place = np.uint64(trailing_zeros(edges))
+            edges &= edges - U1
+            here: Any = at + np.int64(place)
+            if (blank >> place) & U1 == U0:
+                begin = here
+                continue
+            if here - begin <= 8 and begin + 8 <= size:
+                state = _short_word(load64(base, begin), here - begin)
+            else:
+                state = _WORD
+                for i in range(begin, here):
+                    state = (state ^ np.uint64(_LOWER[data[i]])) * _PRIME
+            word = fold(state, _SPREAD)
+            count = _add(word >> shift, seen, out, count)
+            if previous != U0:
+                count = _add(mix(previous, word) >> shift, seen, out, count)
+            previous = word
+    found: Any = np.int64(count)
+    for i in range(found):
+        seen[np.uint64(out[i]) >> _U6] = U0
+    return found
 
 
-@kernel
-def _add(place: int, seen: np.ndarray, out: np.ndarray, count: int) -> Any:
-    """Writes a feature to out[count], to stay if it was not seen before; returns the new count. A branch could not be foretold."""
-    word, bit = seen[place >> 6], np.uint64(place & 63)
-    out[count] = place
-    seen[place >> 6] = word | (U1 << bit)
-    return count + np.int64(((word >> bit) & U1) ^ U1)
+@inlined
+def _short_word(word: np.uint64, size: int) -> np.uint64:
+    """FNV-1a of the first `size` (1 to 8) bytes, in lower case. All eight are hashed: a loop's end could not be foretold."""
+    low = word & _SEVEN
+    capitals = (low + _FROM_A) & ~(low + _FROM_BRACKET) & ~word & _EIGHTH
+    word |= capitals >> np.uint64(2)
+    state = _WORD
+    for i in range(8):
+        more = (state ^ ((word >> np.uint64(8 * i)) & np.uint64(255))) * _PRIME
+        state = more if i < size else state
+    return state
+
+
+@inlined
+def _add(place: np.uint64, seen: np.ndarray, out: np.ndarray, count: np.uint64) -> Any:
+    """Writes a feature to out[count], to stay if it was not seen before; returns the new count. A branch could not be foretold.
+
+    Places and count are unsigned: of a signed index compiled code asks whether it counts from the end.
+    """
+    word, bit = seen[place >> _U6], place & U63
+    out[count] = np.int32(place)
+    seen[place >> _U6] = word | (U1 << bit)
+    return count + (((word >> bit) & U1) ^ U1)
 
 
 @kernel
@@ -75,10 +110,11 @@ def batch_features(
 ) -> int:
     """CSR rows of a batch: indptr int64 [n + 1], indices int32 [enough: one a byte of capped text]; returns the total."""
     total = 0
+    pad = np.empty(64, np.uint8)
     indptr[0] = 0
     for document in range(offsets.shape[0] - 1):
         total += document_features(
-            data, offsets[document], offsets[document + 1], bits, seen, indices[total:]
+            data, offsets[document], offsets[document + 1], bits, seen, pad, indices[total:]
         )
         indptr[document + 1] = total
     return total
@@ -96,8 +132,9 @@ def batch_margins(
     out: np.ndarray,
 ) -> None:
     """out float64 [n]: bias + sum of weights / sqrt(features), summed in order of first occurrence."""
+    pad = np.empty(64, np.uint8)
     for document in range(offsets.shape[0] - 1):
-        count = document_features(data, offsets[document], offsets[document + 1], bits, seen, scratch)
+        count = document_features(data, offsets[document], offsets[document + 1], bits, seen, pad, scratch)
         total = 0.0
         for i in range(count):
             total += weights[scratch[i]]

@@ -46,6 +46,16 @@ def test_features_stand_in_the_order_of_their_first_occurrence():
         assert found.tolist() == list(features_reference(text.encode(), BITS))
 
 
+def test_words_of_every_length_at_every_place_of_a_block():
+    """Around the eight bytes of a load and the 64 of a block, with the neighbours of A and Z, up to the buffer's last byte."""
+    words = ["Az@[`{É"[:size % 7] + "xY" * (size // 2) for size in range(1, 22)]
+    texts = [" " * place + word + end for word in words for place in (0, 1, 40, 55, 56, 57, 63, 64) for end in ("", " B", "\n")]
+    rows = features(_texts(texts), BITS)
+    for text, found in zip(texts, np.split(rows.indices, rows.indptr[1:-1]), strict=True):
+        assert found.tolist() == list(features_reference(text.encode(), BITS))
+    assert _sets([texts[-2]]) == [set(features_reference(texts[-2].encode(), BITS))]
+
+
 def test_features_of_real_texts(real_data):
     """200 pages of OpenWebText."""
     with gzip.open(real_data / "web" / "openwebtext-1000.jsonl.gz", "rt") as file:
