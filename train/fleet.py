@@ -30,6 +30,7 @@ from pipelines.errors import CheckError, UserError
 from train.child import STOPPED, TRAINING
 from train.corpus import Corpus
 from train.files import publish_json
+from train.run import CHECKPOINTS
 from train.run_config import Settings
 
 JOB, SCORES, COSTS, ERRORS = "job.json", "scores.json", "costs.json", "errors.txt"
@@ -80,6 +81,9 @@ def run(
     a run fails, naming its log; whatever ends this ends the processes too.
     """
     todo = [task for task in tasks if not is_done(task.folder, task.rate)]
+    for task in tasks:
+        if task not in todo and not task.told.get("keep"):  # after a kill between scores and the deletion of weights
+            shutil.rmtree(task.folder / TRAINING / CHECKPOINTS, ignore_errors=True)
     done, running = len(tasks) - len(todo), list[_Running]()
     began, finished, left = time.monotonic(), 0.0, sum(task.work for task in todo)
     stopped = False

@@ -16,6 +16,7 @@ from pipelines.recipe_compare import Compare
 from pipelines.select_settings import VariantSettings
 from train.compare import jobs
 from train.compare.documents import Rows, Run, read_rows, steps_between
+from train.compare.pool_files import CURATED
 from train.verdict import ANOTHER_RUN
 
 
@@ -109,7 +110,7 @@ def _check_names(run: Run, runs: Mapping[str, Run], asked: Compare, web: tuple[s
         if missing := [source for source in sources if source not in there]:
             raise UserError(f"compare.{key}: {run.store.root} has no source {missing[0]!r}; there are {', '.join(there)}")
     for name in (*map(jobs.arm_name, asked.arms), *asked.ladder):
-        if name in {*asked.controls, "curated"}:
+        if name in {*asked.controls, CURATED}:
             raise UserError(f"compare: a pool of a control is called {name} too; give the variant another name")
 
 

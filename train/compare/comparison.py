@@ -12,16 +12,16 @@ import json
 import os
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from pipelines import lock
 from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train import fleet, flops
-from train.compare import jobs, result, runner
+from train.compare import earlier, jobs, result, runner
 from train.compare.plan import Plan, make_plan, pilot_loss, pilot_so_far, plan_json, plan_text
-from train.compare.prepare import Comparison, prepare
+from train.compare.prepare import SETTINGS, Comparison, prepare
 from train.files import publish, publish_json, read_json_lines
 from train.fleet import COSTS, SCORES
 from train.verdict import ANOTHER_RUN
@@ -48,24 +48,25 @@ def compare(
     began = time.monotonic()
     made = prepare(folder, settings, base)
     count = processes or max(1, len(os.sched_getaffinity(0)))
+    taken = [] if plan_only else earlier.take_over(made)
     left = None if budget is None else max(0.0, budget - (time.monotonic() - began))
     plan = make_plan(made, left, count)
     publish_json(made.folder / PLAN, plan_json(made, plan))
     say(plan_text(made, plan))
+    if taken:
+        say(f"{len(taken)} of the runs that are done are those of other comparisons of this run: {', '.join(taken)}")
     if plan_only:
         return {"folder": str(made.folder), "plan": plan_json(made, plan)}
-    with lock.hold(str(made.folder / "runs" / ".lock"), str(made.folder)):
+    with runner.alone(made):
         return _run(made, plan, None if budget is None else began + budget, say)
 
 
 def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict[str, Any]:
     """The pilot, the runs, and after each of them what came out so far."""
     count = plan.processes
-    seeds = made.settings.seeds
-    primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
 
     def tasks(wanted: Sequence[jobs.Job]) -> list[fleet.Task]:
-        return [runner.task(made, job, primary, seeds) for job in wanted]
+        return [runner.task(made, job) for job in wanted]
 
     pilot, rate = pilot_so_far(made)
     while rate is None:
@@ -84,7 +85,6 @@ def _run(made: Comparison, plan: Plan, deadline: float | None, say: Say) -> dict
     results(made, pilot, chosen)  # runs of unequal compute that stand here already are an error before others are trained
     wanted = tasks(jobs.jobs(plan.contrasts, rate, made.tokens))
     whole = fleet.run(wanted, count, deadline, say, told_so_far) and not plan.left_out
-    runner.forget_weights(made)
     return {"folder": str(made.folder), "page": str(made.folder / PAGE), "complete": whole, "result": told_so_far()}
 
 
@@ -104,6 +104,9 @@ def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[d
     every = jobs.jobs(made.contrasts, rate, made.tokens)
     done = [job for job in every if runner.is_done(made, job)]
     scores = {(job.arm.name, job.seed): _read(made, job, SCORES) for job in done}
+    failed = {f"{arm}-s{seed}": found["failed"] for (arm, seed), found in scores.items() if "failed" in found}
+    done = [job for job in done if job.name not in failed]
+    scores = {key: found for key, found in scores.items() if "failed" not in found}
     primary = (made.contrasts[0].first.name, made.contrasts[0].second.name)
     endpoint = made.settings.domains
     contrasts = result.judge_all(made.contrasts, scores, rows, endpoint)
@@ -131,9 +134,10 @@ def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[d
         "sets": made.sets,
         "contrasts": contrasts,
         "tasks": result.tasks_by_arm(primary, scores),
+        "task_differences": result.task_differences(primary, scores),
         "bias": result.bias_by_arm(primary, scores),
         "experts": result.experts_by_arm(primary, scores),
-        "limits": list(limits(made, pilot, rate, len(every) - len(done))),
+        "limits": list(limits(made, pilot, rate, len(every) - len(done) - len(failed), failed)),
         "documents": rows,
         "runs": [
             {
@@ -151,16 +155,31 @@ def results(made: Comparison, pilot: Sequence[jobs.Job], rate: float) -> tuple[d
             for job in done
         ],
     }
-    costs = {"runs": {job.name: _read(made, job, COSTS) for job in [*pilot, *done]}}
+    costs = {"runs": {job.name: _read(made, job, COSTS) for job in [*pilot, *done]}, "other_endpoints": other_endpoints(made)}
     return told, costs
+
+
+def other_endpoints(made: Comparison) -> list[dict[str, Any]]:
+    """Comparisons of the same documents that have a result on another endpoint: one may have been chosen in sight of the other."""
+    found = []
+    mine = json.loads((made.folder / SETTINGS).read_bytes())
+    for path in sorted(made.folder.parent.glob(f"*/{RESULT}")):
+        other = json.loads((path.parent / SETTINGS).read_bytes())
+        if path.parent != made.folder and other["run"] == mine["run"]:
+            endpoint = Compare.model_validate(other["compare"]).domains
+            if endpoint != made.settings.domains:
+                found.append({"id": path.parent.name, "endpoint": list(endpoint)})
+    return found
 
 
 def _read(made: Comparison, job: jobs.Job, name: str) -> Any:
     return json.loads((runner.folder_of(made, job) / name).read_bytes())
 
 
-def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: int) -> list[str]:
-    """What a reader must know before believing any of it."""
+def limits(
+    made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: int, failed: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """What a reader must know before believing any of it. failed: runs of controls by name, and why."""
     counted = flops.parameters(made.model)
     said = [
         f"One model of {counted.active:,} active parameters ({counted.total:,} in all), {made.tokens:,} tokens a run: what holds "
@@ -170,6 +189,7 @@ def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: in
     ]
     if missing:
         said.append(f"{missing} of the planned runs are not done; contrasts stand on the seeds that are.")
+    said += [f"A run of a control failed and counts nowhere: {name} ({why})." for name, why in sorted(failed.items())]
     if len(pilot) > 1 and rate in (pilot[0].rate, pilot[-1].rate):
         said.append(f"The best learning rate, {rate:g}, is at an end of the pilot's range: a better one may lie beyond.")
     if pilot:
@@ -185,9 +205,16 @@ def limits(made: Comparison, pilot: Sequence[jobs.Job], rate: float, missing: in
         said.append("The tokenizer was given as a file: whether it learned from evaluation texts cannot be known here.")
     if made.settings.endpoint == "positives":
         said.append("The endpoint is on the source of the classifier's positives: it flatters a filter that looks for them.")
-    repeated = [name for name, pool in sorted(made.pools.items()) if made.tokens > pool.tokens]
+    repeated = {
+        pool
+        for contrast in made.contrasts
+        for arm in (contrast.first, contrast.second)
+        for seed in range(1, contrast.seeds + 1)
+        for pool, passes in made.passes_by_pool(arm, seed).items()
+        if passes > 1
+    }
     if repeated:
-        said.append(f"Pools that a run goes through more than once: {', '.join(repeated)}.")
+        said.append(f"Pools that a run goes through more than once: {', '.join(sorted(repeated))}.")
     return said
 
 

@@ -37,7 +37,7 @@ def write_pools(
     if glam:
         sources = arms.curated
         variant = arms.variants[last if arms.runs[last] is run else first]
-        write("curated", f"all that {variant} keeps of {', '.join(sources)}", read_rows, run, variant, sources)
+        write(pool_files.CURATED, f"all that {variant} keeps of {', '.join(sources)}", read_rows, run, variant, sources)
     for given in asked.arms:
         made = f"all that {arms.variants[given]} keeps of {', '.join(web)}"
         write(called[given], made, found.__getitem__, given, of=arms.runs[given], curated=glam)

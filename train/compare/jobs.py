@@ -27,10 +27,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pipelines.errors import UserError
 from pipelines.recipe_compare import Compare
 from train.compare.pool_files import GLAM, WEB_ONLY
 
 CONTROL_SEEDS, SWEEP_SEEDS, RATE_SEEDS = 5, 3, 2
+SWEEP = "sweep_"  # how its contrasts' names begin
 PILOT_SEED = 0  # of no other run
 MOST_MORE = 3  # rates that a pilot tries beyond those of the recipe
 
@@ -64,6 +66,11 @@ class Contrast:
     question: str
     steps: tuple[str, ...] = ()
 
+    @property
+    def estimand(self) -> str:
+        """Of which text the gap tells what the arms' documents are worth."""
+        return "GLaM's mixture" if self.first.blend == GLAM else "web only"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -86,7 +93,10 @@ def arm_name(given: str) -> str:
 
 
 def contrasts(settings: Compare, steps: dict[str, tuple[str, ...]]) -> list[Contrast]:
-    """All contrasts that the recipe asks for. steps: by contrast's name, where two variants differ in more than the draw."""
+    """All contrasts that the recipe asks for. steps: by contrast's name, where two variants differ in more than the draw.
+
+    Raises UserError where a variant is called as an arm is that is made of another.
+    """
     first, second = (Arm(arm_name(given), arm_name(given)) for given in settings.arms)
     wanted = set(settings.controls)
     few, some, two = (min(settings.seeds, most) for most in (CONTROL_SEEDS, SWEEP_SEEDS, RATE_SEEDS))
@@ -122,11 +132,11 @@ def contrasts(settings: Compare, steps: dict[str, tuple[str, ...]]) -> list[Cont
         for divisor in settings.sweep:
             part = Arm(f"{first.name}_{divisor}", f"{first.name}_{divisor}", redrawn=True)
             question = f"Is a pool of one in {divisor}, gone through more often, still better?"
-            found.append(Contrast(f"sweep_{divisor}", 6, part, second, some, question))
+            found.append(Contrast(f"{SWEEP}{divisor}", 6, part, second, some, question))
             if "matched" in wanted:
                 like = Arm(f"matched_{divisor}", f"matched_{divisor}", redrawn=True)
                 question = f"At one in {divisor} of both pools, is it the choice of documents?"
-                found.append(Contrast(f"sweep_{divisor}_matched", 6, part, like, some, question))
+                found.append(Contrast(f"{SWEEP}{divisor}_matched", 6, part, like, some, question))
     rungs = [Arm(name, name) for name in settings.ladder] + [second]
     for before, after in pairwise(rungs):
         name, question = f"ladder_{after.name}", f"What does the step from {before.name} to {after.name} give?"
@@ -139,7 +149,16 @@ def contrasts(settings: Compare, steps: dict[str, tuple[str, ...]]) -> list[Cont
     if "doubled" in wanted:
         arms = [Arm(f"{arm.name}_doubled", arm.pool, tokens_times=2) for arm in (first, second)]
         found.append(Contrast("doubled", 9, arms[0], arms[1], some, "Does it hold at twice the tokens?", steps["primary"]))
+    _check_names(found)
     return found
+
+
+def _check_names(found: Iterable[Contrast]) -> None:
+    """Runs and pools go by the arm's name: two arms of one name would share them."""
+    named: dict[str, Arm] = {}
+    for arm in (arm for contrast in found for arm in (contrast.first, contrast.second)):
+        if named.setdefault(arm.name, arm) != arm:
+            raise UserError(f"compare: an arm of a control is called {arm.name} too; give the variant another name")
 
 
 def jobs(found: Iterable[Contrast], rate: float, tokens: int) -> list[Job]:

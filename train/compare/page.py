@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from pipelines.report import svg, words
 from train.compare import page_figures as figures
+from train.compare import page_measures as measures
 from train.compare.page_figures import GROUPS, Group
 from train.verdict import MARGIN, MIN_SEEDS, Verdict
 
@@ -119,10 +120,11 @@ def render(result: dict[str, Any], costs: dict[str, Any]) -> str:
         rates=figures.forest([one for one in result["contrasts"] if one["name"].startswith("rate_") or one["name"] == "doubled"]),
         sets=sets(result),
         removal=figures.removal(result["contrasts"]),
-        experts=figures.experts(result),
-        tasks=figures.tasks(result),
-        bias=figures.bias(result),
+        experts=measures.experts(result),
+        tasks=measures.tasks(result),
+        bias=measures.bias(result),
         spent=spent(groups, costs.get("runs") or {}),
+        others=costs.get("other_endpoints") or [],
         recompute=recompute(result["primary"], groups),
         settings=json.dumps(result["settings"], indent=2, sort_keys=True, ensure_ascii=False),
     )

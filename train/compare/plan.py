@@ -122,6 +122,7 @@ def _contrast_json(contrast: jobs.Contrast) -> dict[str, Any]:
         "second": contrast.second.name,
         "seeds": contrast.seeds,
         "question": contrast.question,
+        "estimand": contrast.estimand,
         "steps": list(contrast.steps),
     }
 
@@ -135,7 +136,7 @@ def plan_text(made: Comparison, plan: Plan) -> str:
     for arm in arms.values():
         pool = made.pool(arm)
         rows.append([arm.name, pool.documents, pool.tokens, made.tokens * arm.tokens_times, f"{made.passes(arm):.2f}"])
-    asked = [[one.name, one.first.name, one.second.name, one.seeds] for one in plan.contrasts]
+    asked = [[one.name, one.first.name, one.second.name, one.seeds, one.estimand] for one in plan.contrasts]
     judged = [
         [name, facts["group"], facts["documents"], facts["clusters"], facts["bytes"], sum(facts["removed"].values())]
         for name, facts in made.sets.items()
@@ -143,7 +144,7 @@ def plan_text(made: Comparison, plan: Plan) -> str:
     lines = [
         f"comparison {made.id} in {made.folder}",
         table(["arm", "documents", "tokens in its pool", "tokens a run", "passes"], rows),
-        table(["contrast", "first", "second", "seeds"], asked),
+        table(["contrast", "first", "second", "seeds", "estimand"], asked),
         table(["evaluation set", "group", "documents", "clusters", "bytes", "leaks"], judged),
         f"primary endpoint: {', '.join(made.settings.domains)}" + (", equal weight each" if len(made.settings.domains) > 1 else ""),
         f"{plan.runs} runs, {plan.done} of them done; {plan.tokens:,} tokens to train, {plan.tokens * made.flops:.2e} FLOPs;\n"

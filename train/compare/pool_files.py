@@ -31,7 +31,7 @@ from train.compare.documents import Rows, Run, rows_of_part
 from train.compare.pools import sequences_of
 from train.files import publish_json
 
-WEB, FACTS, WEB_ONLY, GLAM = "web", "pool.json", "blend.json", "glam.json"
+WEB, FACTS, WEB_ONLY, GLAM, CURATED = "web", "pool.json", "blend.json", "glam.json", "curated"
 GLAM_WEB, GLAM_CURATED = 0.42, 0.58  # GLaM, Du et al. 2022, table 3: filtered web pages, and all other sources together
 
 
@@ -90,9 +90,9 @@ def write_pool(root: Path, name: str, run: Run, rows: Rows, context: int, made: 
     tokens = writer.tokens
     publish_json(folder / WEB_ONLY, {"train": [_shard(WEB, tokens, 1.0)]})
     if curated:
-        beside = read_pool(root, "curated")
+        beside = read_pool(root, CURATED)
         assert beside is not None
-        other = _shard(f"../curated/{WEB}", beside.tokens, GLAM_CURATED)
+        other = _shard(f"../{CURATED}/{WEB}", beside.tokens, GLAM_CURATED)
         publish_json(folder / GLAM, {"train": [_shard(WEB, tokens, GLAM_WEB), other]})
     pool = Pool(name, tokens, sequences, writer.documents, rows.by_source(), made, digest.hexdigest())
     publish_json(folder / FACTS, pool.to_json())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from train.compare.documents import Run
 from train.compare.draw_pools import write_pools
 from train.config import ModelConfig
 from train.evaluate import Encoder
-from train.files import publish_json
+from train.files import publish_json, read_json_lines
 from train.run_config import Settings, filled
 
-VERSION = 2
+SETTINGS = "settings.json"
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,17 @@ class Comparison:
         """The pool of the run of an arm with this seed."""
         return self.pools[arm.pool_of(seed)]
 
+    def passes_by_pool(self, arm: jobs.Arm, seed: int = 1) -> dict[str, float]:
+        """How often that run goes through each pool that it reads: its own, and in GLaM's mixture the curated one."""
+        shares = {arm.pool_of(seed): 1.0}
+        if arm.blend == pool_files.GLAM:
+            shares = {arm.pool_of(seed): pool_files.GLAM_WEB, pool_files.CURATED: pool_files.GLAM_CURATED}
+        sequences = self.tokens * arm.tokens_times / self.model.context
+        return {pool: sequences * share / self.pools[pool].sequences for pool, share in shares.items()}
+
     def passes(self, arm: jobs.Arm, seed: int = 1) -> float:
-        """How often that run goes through its pool."""
-        share = pool_files.GLAM_WEB if arm.blend == pool_files.GLAM else 1.0
-        return self.tokens * arm.tokens_times * share / self.model.context / self.pool(arm, seed).sequences
+        """How often that run goes through a pool, at most."""
+        return max(self.passes_by_pool(arm, seed).values())
 
 
 def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Comparison:
@@ -87,9 +95,9 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     run = Run.open(folder)
     given = settings or run.recipe.compare or default_compare(run.recipe, run.store.read_json, run.store.root)
     asked = _located(given, base)
-    measures.check(asked.tasks, asked.bias)
-    arms = Arms.open(run, asked, base)
     training = _training(run, asked)
+    measures.check(asked.tasks, asked.bias, filled(training.context))
+    arms = Arms.open(run, asked, base)
     specs = sets.specs(asked, base)
     identity = _identity(arms, training, specs)
     chosen = hashlib.blake2b(canonical_json(identity), digest_size=6).hexdigest()
@@ -99,8 +107,10 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     context = filled(training.context)
     glam = any(one.name == "glam" for one in contrasts)
     with lock.hold(str(root / ".lock"), str(root)):
-        publish_json(root / "settings.json", identity)
+        publish_json(root / SETTINGS, identity)
         told, limits = _write_sets(arms, specs, root / "sets")
+        clean = (row for row in read_json_lines(root / "sets" / "documents.jsonl") if row["leaked"] is None)
+        measures.check_openings(asked.bias, list(clean))
         written, more = write_pools(arms, jobs.draws(contrasts), context, glam, root / "pools")
     per_step = filled(training.batch) * context
     tokens = asked.tokens // per_step * per_step
@@ -109,8 +119,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     cost = flops.matmul_training(training.model_config_of_run(), context)
     made = Comparison(chosen, root, run, asked, training, tokens, cost, contrasts, written, told, (*limits, *more))
     _check_compute(made)
-    _check_passes(made)
-    return made
+    return _without_repeats(made)
 
 
 def _located(asked: Compare, base: str) -> Compare:
@@ -136,8 +145,9 @@ def _without_places(asked: Compare) -> dict[str, Any]:
 
 
 def _training(run: Run, asked: Compare) -> Settings:
-    for key in ("data", "steps", "seed"):
-        if key in asked.model:
+    for key in ("data", "steps", "seed", "saving", "validation", "threads", "optimiser.peak"):
+        section, _, name = key.rpartition(".")
+        if name in (asked.model.get(section) or {} if section else asked.model):
             raise UserError(f"compare.model.{key}: a comparison sets it itself; leave it out")
     vocabulary = models.load(run.store).tokenizer.vocab_size
     given = Settings.of({"steps": 1, **asked.model}, "compare.model")
@@ -206,14 +216,24 @@ def _check_compute(made: Comparison) -> None:
             )
 
 
-def _check_passes(made: Comparison) -> None:
-    """Two arms of the primary contrast may not repeat more than `max_epochs` allows; sweeps are there to repeat."""
-    primary = made.contrasts[0]
-    for arm in (primary.first, primary.second):
-        found = made.passes(arm)
-        if found > made.settings.max_epochs:
-            pool = made.pool(arm)
+def _without_repeats(made: Comparison) -> Comparison:
+    """The same without controls that repeat a pool more often than `max_epochs` allows; sweeps are there to repeat.
+
+    Raises UserError where an arm of the primary contrast does.
+    """
+    kept, told = [], []
+    most = made.settings.max_epochs
+    for contrast in made.contrasts:
+        found, pool = max(
+            (passes, pool) for arm in (contrast.first, contrast.second) for pool, passes in made.passes_by_pool(arm).items()
+        )
+        if found <= most or contrast.name.startswith(jobs.SWEEP):
+            kept.append(contrast)
+        elif contrast.name == "primary":
             raise UserError(
-                f"compare.tokens: {made.tokens:,} tokens go {found:.1f} times through the {pool.tokens:,} of {arm.pool}, "
-                f"{made.settings.max_epochs:g} allowed; lower compare.tokens, or raise compare.max_epochs"
+                f"compare.tokens: {made.tokens:,} tokens go {found:.1f} times through the {made.pools[pool].tokens:,} of {pool}, "
+                f"{most:g} allowed; lower compare.tokens, or raise compare.max_epochs"
             )
+        else:
+            told.append(f"{contrast.name} is left out: a run would go {found:.1f} times through {pool}, {most:g} are allowed.")
+    return replace(made, contrasts=tuple(kept), limits=(*made.limits, *told))

@@ -71,6 +71,7 @@ def judge(
         "question": contrast.question,
         "first": names[0],
         "second": names[1],
+        "estimand": contrast.estimand,
         "steps": list(contrast.steps),
         "endpoint": finding_json(found.primary),
         "domains": {name: finding_json(one) for name, one in found.domains.items()},
@@ -122,35 +123,51 @@ def judge_all(
 # -- tasks, bias, experts -----------------------------------------------------------------------------------------------------
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and Student's 95 % interval of one figure over seeds; no interval from one. Items are the same in all: what other items
-    would give is not in it."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return {"mean": mean, "low": None, "high": None}
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = gaps.student_quantile((1 + verdict.LEVEL) / 2, len(values) - 1) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
 def tasks_by_arm(arms: Sequence[str], runs: Runs) -> dict[str, dict[str, Any]]:
-    """{task, its category and shots: {arm: accuracy with its interval over seeds, chance, margin, items}}."""
+    """{task, its category and shots: {arm: accuracy with its interval over seeds and items, chance, margin, items}}."""
+    return {name: {arm: _task(scores) for arm, scores in by_arm.items()} for name, by_arm in _scores_of_tasks(arms, runs).items()}
+
+
+def task_differences(arms: tuple[str, str], runs: Runs) -> dict[str, dict[str, Any]]:
+    """{task: first arm's accuracy less the second's, as `shares.contrast` has it}, run by run and item by item, over the seeds that
+    both arms have."""
+    found = {}
+    for name, by_arm in _scores_of_tasks(arms, both_have(arms, runs)).items():
+        first, second = ([_as_shares(name, score) for score in by_arm[arm]] for arm in arms)
+        found[name] = shares.contrast(second, first)["all"]
+    return found
+
+
+def both_have(arms: tuple[str, str], runs: Runs) -> Runs:
+    """The runs of the seeds that both arms have."""
+    return {(arm, seed): run for (arm, seed), run in runs.items() if all((one, seed) in runs for one in arms)}
+
+
+def _scores_of_tasks(arms: Sequence[str], runs: Runs) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """{task: {arm: a run's score a seed, seeds in order}}."""
     found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for (arm, _), run in sorted(runs.items()):
         if arm in arms:
             for score in run.get("tasks") or ():
                 name = score["task"] + (f", {score['shots']} shots" if score["shots"] else "")
                 found.setdefault(name, {}).setdefault(arm, []).append(score)
-    return {name: {arm: _task(scores) for arm, scores in by_arm.items()} for name, by_arm in found.items()}
+    return found
+
+
+def _as_shares(name: str, score: Mapping[str, Any]) -> shares.Result:
+    rows = [{"item": item, "cluster": item, "categories": [], "outcome": one} for item, one in score["outcomes"].items()]
+    return shares.result(name, rows)
 
 
 def _task(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    accuracy = over_seeds([score["acc"] for score in scores])
+    outcome_SN = np.array([list(score["outcomes"].values()) for score in scores])
+    accuracy = shares.share(list(scores[0]["outcomes"]), outcome_SN)
     margins = [score["margin"] for score in scores if score["margin"] is not None]
     return {
-        "acc": accuracy["mean"],
+        "acc": accuracy["share"],
         "low": accuracy["low"],
         "high": accuracy["high"],
+        "over": accuracy["over"],
         "chance": scores[0]["chance"],
         "margin": math.fsum(margins) / len(margins) if margins else None,
         "items": scores[0]["items"],
@@ -161,7 +178,8 @@ def _task(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def bias_by_arm(arms: tuple[str, str], runs: Runs) -> dict[str, Any]:
     """{measure: {"arms": {arm: {category: share with its interval}}, "differences": {category: second arm less first}}}, over the
     seeds that both arms have."""
-    seeds = sorted({seed for arm, seed in runs if arm == arms[0]} & {seed for arm, seed in runs if arm == arms[1]})
+    runs = both_have(arms, runs)
+    seeds = sorted({seed for _, seed in runs})
     found: dict[str, Any] = {}
     for measure in sorted({name for run in runs.values() for name in run.get("bias") or ()}):
         by_arm = {arm: [runs[arm, seed]["bias"][measure] for seed in seeds] for arm in arms}
@@ -172,29 +190,31 @@ def bias_by_arm(arms: tuple[str, str], runs: Runs) -> dict[str, Any]:
 
 
 def experts_by_arm(arms: Sequence[str], runs: Runs) -> dict[str, Any]:
-    """Mutual information of domain and expert by arm and sparse layer: means over seeds, and how many seeds pass what shuffled
-    labels give. Routing shares are the first seed's: experts of two seeds have nothing in common but their number."""
-    layers, routing = [], {}
+    """Mutual information of domain and expert by arm, of the mean over sparse layers, which is the one test, and of each layer:
+    means over seeds, and how many seeds pass what shuffled labels give. Routing shares are the first seed's: experts of two seeds
+    have nothing in common but their number."""
+    layers, means, routing = [], [], {}
     for arm in arms:
         mine = [run for (name, _), run in sorted(runs.items()) if name == arm and run.get("information")]
         if not mine:
             continue
         routing[arm] = mine[0]["routing"]
+        means.append({"arm": arm, **_information([run["information"]["mean"] for run in mine])})
         for layer in range(len(mine[0]["information"]["layers"])):
-            found = [run["information"]["layers"][layer] for run in mine]
-            layers.append(
-                {
-                    "arm": arm,
-                    "layer": layer,
-                    "information_bits": _mean(found, "bits"),
-                    "shuffled_mean": _mean(found, "shuffled_mean"),
-                    "shuffled_95": _mean(found, "shuffled_95"),
-                    "p": max(one["p"] for one in found),
-                    "seeds": len(found),
-                    "above": sum(one["bits"] > one["shuffled_95"] for one in found),
-                }
-            )
-    return {"layers": layers, "routing": routing}
+            layers.append({"arm": arm, "layer": layer, **_information([run["information"]["layers"][layer] for run in mine])})
+    return {"mean": means, "layers": layers, "routing": routing}
+
+
+def _information(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What seeds found of one layer, or of the mean over layers."""
+    return {
+        "information_bits": _mean(found, "bits"),
+        "shuffled_mean": _mean(found, "shuffled_mean"),
+        "shuffled_95": _mean(found, "shuffled_95"),
+        "p": max(one["p"] for one in found),
+        "seeds": len(found),
+        "above": sum(one["bits"] > one["shuffled_95"] for one in found),
+    }
 
 
 def _mean(found: Sequence[Mapping[str, Any]], key: str) -> float:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from pipelines import lock
+from pipelines.store import canonical_json
 from train import fleet
-from train.child import TRAINING
 from train.compare import jobs
-from train.compare.prepare import Comparison
-from train.fleet import COSTS, JOB, SCORES
-from train.run import CHECKPOINTS
+from train.compare.prepare import SETTINGS, Comparison
+from train.files import digest
+from train.fleet import COSTS
 from train.run_config import DataSettings, SavingSettings, Settings, filled
 
+CONTENT = "content"
 _SAVES = 5  # checkpoints a run
+
+
+def alone(made: Comparison) -> AbstractContextManager[str]:
+    """Holds the runs of a comparison. Raises UserError where another process does."""
+    return lock.hold(str(made.folder / "runs" / ".lock"), str(made.folder))
 
 
 def folder_of(made: Comparison, job: jobs.Job) -> Path:
@@ -29,15 +36,14 @@ def is_done(made: Comparison, job: jobs.Job) -> bool:
     return fleet.is_done(folder_of(made, job), job.rate)
 
 
-def task(made: Comparison, job: jobs.Job, arms: Sequence[str], seeds: int) -> fleet.Task:
+def task(made: Comparison, job: jobs.Job) -> fleet.Task:
     """A run for the fleet; see `describe`."""
-    told = describe(made, job, arms, seeds)
-    return fleet.Task(job.name, folder_of(made, job), "train.compare.worker", told, job.tokens)
+    return fleet.Task(job.name, folder_of(made, job), "train.compare.worker", describe(made, job), job.tokens)
 
 
-def describe(made: Comparison, job: jobs.Job, arms: Sequence[str], seeds: int) -> dict[str, Any]:
-    """What the process of a run reads. arms: those of the primary contrast, which alone have tasks, biases and expert use measured;
-    seeds: theirs."""
+def describe(made: Comparison, job: jobs.Job) -> dict[str, Any]:
+    """What the process of a run reads. The arms of the primary contrast alone have tasks, biases and, where the model has experts,
+    their use measured, and must not fail. `content`: what decides its scores (earlier.py)."""
     training, pilot = made.training, job.seed == jobs.PILOT_SEED
     pool = made.folder / "pools" / job.arm.pool_of(job.seed) / job.arm.blend
     steps = job.tokens // (filled(training.batch) * filled(training.context))
@@ -53,21 +59,41 @@ def describe(made: Comparison, job: jobs.Job, arms: Sequence[str], seeds: int) -
             "saving": SavingSettings(every=max(1, steps // _SAVES), keep=1),
         }
     )
-    primary = job.arm.name in arms
+    primary = job.arm.name in {arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second)}
     asked = made.settings
     tasks = asked.tasks.model_dump(mode="json") if asked.tasks is not None and primary else None
     bias = None
     if asked.bias is not None and primary:
-        share = -(-asked.bias.continuations // seeds)
+        share = -(-asked.bias.continuations // asked.seeds)
         bias = {**asked.bias.model_dump(mode="json"), "continuations": share, "seed": job.seed}
-    return {
+    told: dict[str, Any] = {
         "settings": given.model_dump(mode="json"),
         "documents": None if pilot else str(made.documents),
-        "experts": primary,
+        "experts": primary and made.model.moe is not None,
         "tasks": tasks,
         "bias": bias,
         "keep": primary and job.seed == 1,
+        "required": primary,
     }
+    return {**told, CONTENT: _content(made, job, told)}
+
+
+def _content(made: Comparison, job: jobs.Job, told: dict[str, Any]) -> str:
+    """The hash of all that decides a byte of a run's scores; where it lies does not."""
+    identity = json.loads((made.folder / SETTINGS).read_bytes())
+    measured = told["tasks"] is not None or told["bias"] is not None
+    facts = {
+        "version": identity["version"],
+        "settings": {**told["settings"], "data": {**told["settings"]["data"], "path": None, "tokenizer": identity["tokenizer"]}},
+        "pools": {pool: made.pools[pool].sha256 for pool in made.passes_by_pool(job.arm, job.seed)},
+        "blend": job.arm.blend,
+        "documents": None if told["documents"] is None else digest(made.documents),
+        "experts": told["experts"],
+        "measures": {key: identity["compare"][key] for key in ("tasks", "bias")} if measured else None,
+        "files": identity["measures"] if measured else None,
+        "continuations": None if told["bias"] is None else told["bias"]["continuations"],
+    }
+    return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 
 def warmup(model: dict[str, Any], steps: int) -> int:
@@ -84,13 +110,6 @@ def measured_speed(made: Comparison) -> float:
     from train.corpus import open_corpus
 
     primary = made.contrasts[0].first
-    told = describe(made, jobs.Job(primary, jobs.PILOT_SEED, made.settings.rates[0], made.tokens), (), 1)
+    told = describe(made, jobs.Job(primary, jobs.PILOT_SEED, made.settings.rates[0], made.tokens))
     settings = Settings.of(told["settings"], "compare.model")
     return fleet.measured_speed(settings, open_corpus(told["settings"]["data"]["path"], made.tokenizer))
-
-
-def forget_weights(made: Comparison) -> None:
-    """Deletes checkpoints of runs that are scored, but for those that are kept; after a kill between scores and deletion."""
-    for path in sorted(made.folder.glob(f"runs/*/{SCORES}")):
-        if not json.loads((path.parent / JOB).read_bytes())["keep"]:
-            shutil.rmtree(path.parent / TRAINING / CHECKPOINTS, ignore_errors=True)

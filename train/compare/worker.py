@@ -31,20 +31,24 @@ def work(folder: Path) -> None:
     torch.set_num_threads(1)
     job = json.loads((folder / JOB).read_bytes())
     settings = Settings.of(job["settings"], str(folder / JOB))
+    checkpoint, failed = "", None
     try:
         summary = run.train(settings, str(folder / JOB), folder / TRAINING, lambda line: None)
         assert summary is not None
         if summary["skipped"] or summary["rollbacks"]:
             told = f"{summary['skipped']} steps were skipped, {summary['rollbacks']} rolled back"
             raise CheckError(f"{folder}: {told}: arms would not have the same compute; lower compare.rates")
-    except CheckError:
-        if job["documents"] is not None:
+        checkpoint = summary["checkpoint"]
+    except CheckError as error:
+        if job["required"]:
             raise
-        summary = None  # a pilot at a rate that is too high: it loses
+        failed = str(error).replace(str(folder), folder.name)  # a pilot's rate is too high: it loses; a control is left out
     log = child.read_log(folder)
     scores: dict[str, Any] = {"tokens": log[-1]["tokens"], "curve": None}
-    if summary is not None:
-        scores |= {"curve": child.curve(log), **_scores(job, summary["checkpoint"])}
+    if failed is None:
+        scores |= {"curve": child.curve(log), **_scores(job, checkpoint)}
+    elif job["documents"] is not None:
+        scores["failed"] = failed
     publish_json(folder / COSTS, child.costs(log))
     publish_json(folder / SCORES, scores, indent=None)
     if not job["keep"]:
@@ -59,9 +63,10 @@ def _scores(job: dict[str, Any], checkpoint: str) -> dict[str, Any]:
     from train.compare import experts, measures
 
     model, encoder = evaluate.load(checkpoint, job["settings"]["data"]["tokenizer"])
-    documents = read_documents(Path(job["documents"]), encoder)
-    rows = evaluate.document_losses(model, encoder, documents)
+    every = read_documents(Path(job["documents"]), encoder)
+    rows = evaluate.document_losses(model, encoder, [document for document, _ in every])
     found: dict[str, Any] = {"bits": [row.bits for row in rows]}
+    documents = [document for document, leaked in every if not leaked]  # what an arm may have learned tells nothing of the rest
     if job["experts"]:
         counts_NLE = experts.document_counts(model, encoder, documents)
         found["routing"] = experts.shares(counts_NLE, documents)
@@ -73,11 +78,14 @@ def _scores(job: dict[str, Any], checkpoint: str) -> dict[str, Any]:
     return found
 
 
-def read_documents(path: Path, encoder: Any) -> list[Any]:
-    """The evaluation documents that the comparison chose."""
+def read_documents(path: Path, encoder: Any) -> list[tuple[Any, bool]]:
+    """The evaluation documents that the comparison chose, each with whether it leaks into what an arm may learn from."""
     from train.evaluate import Document
 
-    return [Document(row["domain"], row["doc"], row["cluster"], row["text"], encoder(row["text"])) for row in read_json_lines(path)]
+    return [
+        (Document(row["domain"], row["doc"], row["cluster"], row["text"], encoder(row["text"])), row["leaked"] is not None)
+        for row in read_json_lines(path)
+    ]
 
 
 if __name__ == "__main__":

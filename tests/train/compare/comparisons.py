@@ -92,21 +92,20 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 
 def train_all(made: Comparison, most: int | None = None) -> list[jobs.Job]:
     """Runs every job of a comparison, or the first ones, in this process, as `fleet.run` does in others; returns them."""
-    primary = tuple(arm.name for arm in (made.contrasts[0].first, made.contrasts[0].second))
     pilot, rate = pilot_so_far(made)
     while rate is None:
         for job in pilot:
-            _work(made, job, primary)
+            _work(made, job)
         pilot, rate = pilot_so_far(made)
     wanted = jobs.jobs(made.contrasts, rate, made.tokens)[:most]
     for job in wanted:
-        _work(made, job, primary)
+        _work(made, job)
     return [*pilot, *wanted]
 
 
-def _work(made: Comparison, job: jobs.Job, primary: tuple[str, ...]) -> None:
+def _work(made: Comparison, job: jobs.Job) -> None:
     if not runner.is_done(made, job):
         folder = runner.folder_of(made, job)
         folder.mkdir(parents=True, exist_ok=True)
-        publish_json(folder / fleet.JOB, runner.describe(made, job, primary, made.settings.seeds))
+        publish_json(folder / fleet.JOB, runner.describe(made, job))
         worker.work(folder)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,14 @@ from pipelines.store import read_columns
 from tests.runs import REPOSITORY, command
 from tests.train.compare import comparisons
 from train import fleet
-from train.compare import comparison, runner
+from train.compare import comparison, earlier, jobs, runner, worker
 from train.compare.documents import Run, read_rows, read_texts
+from train.compare.jobs import Arm
+from train.compare.pool_files import GLAM
 from train.compare.prepare import prepare
+
+SHORT = {**comparisons.MODEL, "model": {**comparisons.MODEL["model"], "context": 16}}
+TASKS = str(Path(__file__).parent / "tasks")  # three items, no prompt, a word
 
 
 def quiet(text: str) -> None:
@@ -42,8 +49,6 @@ def compared(run, settings, **more):
 @pytest.fixture(scope="module")
 def whole(comparable, tmp_path_factory):
     """A comparison of five seeds with an A/A control; (folder of the run, what it told)."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("whole")
     run = shutil.copytree(comparable, folder / "run")
     sets = comparisons.write_sets(folder / "sets")
@@ -85,8 +90,9 @@ def test_arms_of_one_seed_differ_in_their_pool_alone(run, sets):
 
     made = prepare(str(run), comparisons.settings(sets, seeds=2))
     pair = [job for job in comparisons.jobs.jobs(made.contrasts, 0.01, made.tokens) if job.seed == 2]
-    told = [runner.describe(made, job, (), 2) for job in pair]
+    told = [runner.describe(made, job) for job in pair]
     paths = [one["settings"]["data"].pop("path") for one in told]
+    assert told[0].pop("content") != told[1].pop("content")
     assert told[0] == {**told[1], "keep": told[0]["keep"]}
     assert [Path(path).parent.name for path in paths] == ["filtered", "unfiltered"]
     trainers = [Trainer(Settings.of(one["settings"], "test"), open_corpus(path, made.tokenizer), ALONE) for one, path in
@@ -215,12 +221,101 @@ def test_all_controls_can_be_run(run, sets):
     assert {run["tokens"] for run in told["runs"] if run["arm"].endswith("_doubled")} == {4096}
 
 
+def test_more_seeds_and_controls_train_only_what_is_new(run, sets):
+    """Reference: a folder in which everything is trained anew gives the same result but for what is told of the runs."""
+    small = comparisons.settings(sets, seeds=1, tokens=2048)
+    compared(run, small)
+    asked = comparisons.settings(sets, seeds=2, tokens=2048, controls=["rates"])
+    made = prepare(str(run), asked)
+    assert earlier.take_over(made) == ["filtered-s1", "unfiltered-s1"]
+    assert earlier.take_over(made) == []
+    taken = runner.folder_of(made, jobs.Job(made.contrasts[0].first, 1, 0.01, made.tokens))
+    before = (taken / "scores.json").stat().st_ino
+    told = compared(run, asked)["result"]
+    assert (taken / "scores.json").stat().st_ino == before
+    assert (taken / "train" / "checkpoints").exists()  # the first seed's weights are kept, here too
+    shutil.rmtree(made.folder.parent)
+    again = compared(run, asked)["result"]
+    assert again == told
+
+
+def test_runs_of_other_settings_are_not_taken_over(run, sets):
+    compared(run, comparisons.settings(sets, seeds=1, tokens=2048))
+    others = {"tokens": 4096}, {"rates": [0.02]}, {"sets": {"essays": sets["essays"]}}, {"model": {**comparisons.MODEL, "batch": 4}}
+    for change in others:
+        made = prepare(str(run), comparisons.settings(**{"sets": sets, "seeds": 1, "tokens": 2048, **change}))
+        assert earlier.take_over(made) == []
+
+
 def test_a_pilot_at_a_rate_that_is_too_high_loses(run, sets):
     asked = comparisons.settings(sets, seeds=1, tokens=2048, rates=[0.01, 1e12])
     told = compared(run, asked)["result"]["rate"]
     losses = {one["rate"]: one["loss"] for one in told["pilot"]}
     assert losses[1e12] is None
     assert told["chosen"] == min((rate for rate in losses if rate < 1), key=losses.__getitem__)
+
+
+def test_a_control_that_fails_is_left_out_and_the_others_go_on(run, sets):
+    """At 1e12 times the rate gradients are not finite: the primary contrast and its next seed stand without that control."""
+    asked = comparisons.settings(sets, seeds=2, tokens=2048, rates=[0.01], controls=["rates"])
+    made = prepare(str(run), asked)
+    wild = [
+        replace(one, first=replace(one.first, rate_times=1e12), second=replace(one.second, rate_times=1e12))
+        if one.name == "rate_twice"
+        else one
+        for one in made.contrasts
+    ]
+    made = replace(made, contrasts=tuple(wild))
+    comparisons.train_all(made)
+    told, _ = comparison.results(made, [], 0.01)
+    assert [(one["name"], one["endpoint"]["seeds"]) for one in told["contrasts"]] == [("primary", 2), ("rate_half", 2)]
+    failed = [one for one in told["limits"] if one.startswith("A run of a control failed and counts nowhere: ")]
+    assert [one.split(": ")[1].split(" ")[0] for one in failed] == [
+        "filtered_rate_twice-s1", "filtered_rate_twice-s2", "unfiltered_rate_twice-s1", "unfiltered_rate_twice-s2",
+    ]  # fmt: skip
+    assert str(made.folder) not in "".join(told["limits"])
+
+
+def test_a_dense_model_is_compared_without_expert_use(run, sets):
+    dense = {**comparisons.MODEL, "model": {**comparisons.MODEL["model"], "moe": None}}
+    told = compared(run, comparisons.settings(sets, seeds=1, tokens=2048, model=dense))["result"]
+    assert [one["name"] for one in told["contrasts"]] == ["primary"]
+    assert told["experts"] == {"mean": [], "layers": [], "routing": {}}
+
+
+def test_controls_that_would_repeat_too_often_are_left_out_and_said(run, sets):
+    """Reference: the pools' own sequences."""
+    most = 1.5 * prepare(str(run), comparisons.settings(sets)).passes(Arm("filtered", "filtered"))
+    controls = ["doubled", "glam", "rates"]
+    made = prepare(str(run), comparisons.settings(sets, controls=controls, max_epochs=most))
+    assert "doubled" not in [one.name for one in made.contrasts]
+    assert {"primary", "rate_half", "rate_twice"} <= {one.name for one in made.contrasts}
+    pool = made.pools["filtered"]
+    passes = made.tokens * 2 / 32 / pool.sequences
+    assert f"doubled is left out: a run would go {passes:.1f} times through filtered, {most:g} are allowed." in made.limits
+    curated = made.tokens * 0.58 / 32 / made.pools["curated"].sequences
+    assert ("glam" in [one.name for one in made.contrasts]) == (curated <= most)
+    assert made.passes_by_pool(Arm("glam_filtered", "filtered", GLAM))["curated"] == pytest.approx(curated)
+
+
+def test_what_leaks_counts_in_no_expert_use(run, tmp_path):
+    """Reference: the documents' own tokens. A model's routing is asked for the documents that do not leak alone."""
+    path = tmp_path / "documents.jsonl"
+    one = {"domain": "essays", "cluster": "", "text": "text"}
+    rows = [{**one, "doc": str(n), "leaked": ["ngram", None][n % 2]} for n in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    read = worker.read_documents(path, len)
+    assert [(document.doc, leaked) for document, leaked in read] == [("0", True), ("1", False), ("2", True), ("3", False)]
+
+
+def test_another_endpoint_of_the_same_documents_is_told_beside_the_result(run, sets):
+    one = compared(run, comparisons.settings(sets, seeds=1, tokens=2048, endpoint=["essays"]))
+    asked = comparisons.settings(sets, seeds=1, tokens=2048, endpoint=["letters"])
+    two = compared(run, asked)
+    costs = json.loads(Path(two["folder"], "costs.json").read_bytes())
+    assert {"id": Path(one["folder"]).name, "endpoint": ["essays"]} in costs["other_endpoints"]
+    assert "Other comparisons of this run have other endpoints" in Path(two["page"]).read_text("utf-8")
+    assert {"id": Path(two["folder"]).name, "endpoint": ["letters"]} not in costs["other_endpoints"]
 
 
 def test_glams_mixture_has_the_same_curated_documents_at_the_same_places(run, sets):
@@ -242,8 +337,6 @@ def test_glams_mixture_has_the_same_curated_documents_at_the_same_places(run, se
 
 def test_a_comparison_that_is_killed_and_goes_on_gives_the_same_result(run, sets, tmp_path):
     """Reference: the same comparison in one piece, in this process."""
-    import shutil
-
     other = shutil.copytree(run, tmp_path / "other")
     asked = {"sets": sets, "seeds": 1, "tokens": 16384, "controls": [], "rates": [0.01], "max_epochs": 10}
     asked["model"] = comparisons.MODEL
@@ -305,12 +398,10 @@ def test_a_run_that_fails_is_named_with_its_reason(run, sets):
     made = prepare(str(run), asked)
     (made.folder / "pools" / "filtered" / "web.bin").write_bytes(b"\xff" * made.pools["filtered"].tokens * 2)
     with pytest.raises(CheckError, match=r"runs/filtered-s1: the run failed: .*web\.bin"):
-        fleet.run([runner.task(made, job, (), 1) for job in _first_jobs(made)], 1, None, quiet)
+        fleet.run([runner.task(made, job) for job in _first_jobs(made)], 1, None, quiet)
 
 
 def _first_jobs(made):
-    from train.compare import jobs
-
     return jobs.jobs(made.contrasts, 0.01, made.tokens)[:1]
 
 
@@ -372,7 +463,7 @@ def test_a_run_that_was_begun_at_another_rate_is_begun_again(run, sets):
     """A longer pilot may choose another rate for runs that are half done."""
     made = prepare(str(run), comparisons.settings(sets, seeds=1, tokens=1024))
     job = _first_jobs(made)[0]
-    task = runner.task(made, job, (), 1)
+    task = runner.task(made, job)
     folder, told = task.folder, task.told
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "half").touch()
@@ -383,7 +474,6 @@ def test_a_run_that_was_begun_at_another_rate_is_begun_again(run, sets):
 
 def test_evaluation_texts_may_hold_what_python_takes_for_the_end_of_a_line(run, tmp_path):
     """U+2028, U+2029 and U+0085 stand in real pages; JSON leaves them as they are."""
-    from train.compare.worker import read_documents
     from train.evaluate import Encoder
 
     texts = [f"One more {n} line\u2028of\u0085that\u2029kind, number {n * n}, which no run holds." for n in range(3)]
@@ -391,7 +481,7 @@ def test_evaluation_texts_may_hold_what_python_takes_for_the_end_of_a_line(run, 
     asked = comparisons.settings({"lines": {"group": "unseen", "files": [str(tmp_path / "lines.jsonl")]}}, seeds=1)
     made = prepare(str(run), asked)
     encoder = Encoder((run / "models/tokenizer.json").read_bytes(), "tokenizer.json")
-    assert sorted(one.text for one in read_documents(made.documents, encoder)) == sorted(texts)
+    assert sorted(one.text for one, _ in worker.read_documents(made.documents, encoder)) == sorted(texts)
     assert len(comparison.results(made, [], 0.01)[0]["documents"]) == 3
 
 
@@ -462,8 +552,12 @@ def test_a_pool_that_is_too_small(run, sets):
         ({"second": ["wiki"], "controls": ["second"]}, r"compare\.second: 'wiki' is a source of the first classifier"),
         ({"arms": ["raw", "unfiltered"]}, r"compare\.web is missing: raw draws no source by quality"),
         ({"model": {"preset": "glam-tiny", "seed": 3}}, r"compare\.model\.seed: a comparison sets it itself"),
+        ({"model": {"preset": "glam-tiny", "optimiser": {"peak": 0.1}}}, r"compare\.model\.optimiser\.peak: a comparison sets it"),
         ({"model": {"preset": "glam-tinny"}}, r"glam-tinny"),
         ({"tasks": {"folder": "nowhere", "names": ["copa"]}}, r"nowhere/copa\.jsonl"),
+        ({"tasks": {"folder": TASKS, "names": ["copa"], "shots": [0, 5]}}, r"compare\.tasks\.shots: copa: 5 examples: there are 2"),
+        ({"bias": {"words": f"{TASKS}/words", "prompts": f"{TASKS}/none"}}, r"compare\.bias\.prompts: \S+none has no prompt in it"),
+        ({"bias": {"words": f"{TASKS}/words"}, "model": SHORT}, r"compare\.bias\.words: a continuation has 20 tokens, the model's"),
         ({"arms": ["filtered", "/nowhere:unfiltered"]}, r"/nowhere: no complete run"),
         ({"arms": ["nowhere", "unfiltered"]}, r"compare\.arms: \S+ has no variant 'nowhere'; there are unfiltered, filtered, "),
         ({"arms": ["filtered", "nowhere"]}, r"compare\.arms: \S+ has no variant 'nowhere'"),

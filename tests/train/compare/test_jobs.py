@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pipelines.errors import UserError
 from pipelines.recipe_compare import CONTROLS
 from tests.train.compare import comparisons
 from train.compare import jobs
@@ -104,3 +107,18 @@ def test_a_pilot_goes_on_where_the_best_rate_is_at_an_end():
     more = [*three, *(jobs.Job(runs[0].arm, 0, rate, 1000) for rate in (0.016, 0.032))]
     assert jobs.beyond(asked, more, 0.032) is None  # three more at most
     assert jobs.beyond(comparisons.settings(SETS, rates=[0.002]), [], 0.002) is None
+
+
+@pytest.mark.parametrize("name", ["filtered_8", "filtered_doubled", "unfiltered_rate_half", "glam_filtered"])
+def test_a_variant_that_is_called_as_an_arm_of_a_control_is_refused(name):
+    """Runs go by the arm's name: the ladder would be judged on the control's runs."""
+    steps = {**STEPS, f"ladder_{name}": ("rules",)}
+    asked = comparisons.settings(SETS, seeds=8, tokens=1000, ladder=["raw", name], controls=list(CONTROLS), second=["books"])
+    with pytest.raises(UserError, match=f"an arm of a control is called {name} too; give the variant another name"):
+        jobs.contrasts(asked, steps)
+
+
+def test_the_estimand_of_every_contrast_is_named():
+    named = {one.name: one.estimand for one in all_of()}
+    assert named.pop("glam") == "GLaM's mixture"
+    assert set(named.values()) == {"web only"}

@@ -116,6 +116,7 @@ def construct(seeds=8, names=(), rename=str):
         "sets": {rename(domain): _set(rename(domain), group, documents) for domain, group in SETS.items()},
         "contrasts": contrasts,
         "experts": {
+            "mean": [{key: value for key, value in _information(arm, 0).items() if key != "layer"} for arm in pair],
             "layers": [_information(arm, layer) for arm in pair for layer in (0, 1)],
             "routing": {arm: {rename(name): [_routing(arm, name, layer) for layer in (0, 1)] for name in SETS} for arm in pair},
         },
@@ -123,6 +124,7 @@ def construct(seeds=8, names=(), rename=str):
             task: {arm: _task(task, arm, chance) for arm in pair}
             for task, chance in (("piqa", 0.5), ("arc_easy", 0.25), ("lambada_openai", None), ("arc_easy, 5 shots", 0.25))
         },
+        "task_differences": {"piqa": _difference("piqa", "all")},
         "bias": {
             test: {
                 "arms": {arm: {one: _bias(test, arm, one, middle) for one in of} for arm in pair},
@@ -483,7 +485,7 @@ def test_experts_show_every_share_and_their_information(made, page):
             "8 of 8",
             f"{one['p']:.4g}",
         ]
-        for one in experts["layers"]
+        for one in [*({**one, "layer": "mean"} for one in experts["mean"]), *experts["layers"]]
     ]
     first = page.figures["experts"][0]
     cells = [float(one["fill-opacity"]) for _, one in first["parts"] if "fill-opacity" in one]
@@ -494,7 +496,11 @@ def test_experts_show_every_share_and_their_information(made, page):
 
 def test_tasks_and_bias_show_shares_intervals_and_chance(made, page):
     result = made[0]
-    assert page.rows("tasks") == [
+    rows = page.rows("tasks")
+    (one,) = result["task_differences"].values()
+    paired = ["piqa", "filtered less unfiltered", f"{one['difference']:+.4f}", ends(one), "", "", f"{one['items']:,}"]
+    assert rows[rows.index(paired) - 1][:2] == ["piqa", "unfiltered"]
+    assert [row for row in rows if row != paired] == [
         [
             task,
             arm,

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import UserError
 from train import verdict
-from train.compare import result
+from train.compare import result, shares
 from train.compare.jobs import Arm, Contrast
 
 DOCUMENTS = [
@@ -118,20 +118,44 @@ def test_unequal_compute_is_an_error():
         judged(runs)
 
 
-def test_figures_over_seeds():
-    """Reference: Student's 95 % interval of 1, 2, 3: 2 +- 4.3027 / sqrt(3)."""
-    found = result.over_seeds([1.0, 2.0, 3.0])
-    half = 4.302653 / 3**0.5
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx((2, 2 - half, 2 + half), rel=1e-6)
-    assert result.over_seeds([1.0]) == {"mean": 1.0, "low": None, "high": None}
+def task(outcomes):
+    """A run's score on a task of as many items."""
+    told = {"task": "copa", "shots": 0, "chance": 0.5, "margin": 1.0, "items": len(outcomes), "acc": sum(outcomes) / len(outcomes)}
+    return {"tasks": [{**told, "outcomes": {str(at): one for at, one in enumerate(outcomes)}}]}
 
 
 def test_tasks_are_told_by_arm():
-    score = {"task": "copa", "shots": 0, "acc": 0.5, "chance": 0.5, "margin": 1.0, "items": 100}
-    better = {**score, "acc": 0.6}
-    runs = {("filtered", 1): {"tasks": [score]}, ("filtered", 2): {"tasks": [better]}, ("matched", 1): {"tasks": [score]}}
+    """Reference: shares.share, whose variance holds seeds and items; three of four items, then all of them."""
+    runs = {("filtered", 1): task([1, 1, 1, 0]), ("filtered", 2): task([1, 1, 1, 1]), ("matched", 1): task([0, 0, 0, 0])}
     found = result.tasks_by_arm(("filtered", "unfiltered"), runs)
     assert list(found) == ["copa"]
     assert list(found["copa"]) == ["filtered"]
-    assert found["copa"]["filtered"]["acc"] == pytest.approx(0.55)
-    assert found["copa"]["filtered"]["seeds"] == 2
+    told = found["copa"]["filtered"]
+    assert (told["acc"], told["seeds"], told["items"], told["over"]) == (0.875, 2, 4, "seeds and items")
+    expected = shares.share(["0", "1", "2", "3"], np.array([[1, 1, 1, 0], [1, 1, 1, 1.0]]))
+    assert (told["low"], told["high"]) == (expected["low"], expected["high"])
+    assert 0 <= told["low"] < 0.875 < told["high"] <= 1
+
+
+def test_the_difference_of_two_arms_is_paired_by_seed_and_item():
+    """Reference by hand: the first arm is right on one item more of ten, in each of three seeds; other items' luck falls out."""
+    easy = [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    first, second = task([*easy, 1]), task([*easy, 0])
+    runs = {(arm, seed): run for seed in (1, 2, 3) for arm, run in (("filtered", first), ("unfiltered", second))}
+    runs["filtered", 4] = first  # without its pair
+    found = result.task_differences(("filtered", "unfiltered"), runs)["copa"]
+    assert (found["difference"], found["seeds"], found["items"]) == (pytest.approx(0.1), 3, 10)
+    assert found["low"] < 0.1 < found["high"]
+    swapped = result.task_differences(("unfiltered", "filtered"), runs)["copa"]
+    assert swapped["difference"] == pytest.approx(-0.1)
+    assert (swapped["low"], swapped["high"]) == pytest.approx((-found["high"], -found["low"]))
+
+
+def test_expert_use_has_the_one_test_of_the_mean_and_each_layer():
+    def information(*bits):
+        every = [{"bits": one, "shuffled_mean": 0.1, "shuffled_95": 0.2, "p": 0.005} for one in bits]
+        return {"information": {"mean": {**every[0], "bits": sum(bits) / len(bits), "p": 0.01}, "layers": every}, "routing": {}}
+
+    found = result.experts_by_arm(("filtered", "unfiltered"), {("filtered", 1): information(0.1, 0.5)})
+    assert [(one["arm"], one["p"], one["above"]) for one in found["mean"]] == [("filtered", 0.01, 1)]
+    assert [(one["layer"], one["above"]) for one in found["layers"]] == [(0, 0), (1, 1)]
