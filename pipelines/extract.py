@@ -32,10 +32,13 @@ from pipelines.sources import SourceOptions, check_unchanged, reader
 from pipelines.store import HashingFile, Store, TableWriter, stage_key
 from quality import c4
 
-VERSION = 1
+VERSION = 2
 BATCH_DOCUMENTS = 2000
 BATCH_CHARACTERS = 2 << 20
 _REJECT_ROWS = 10_000
+# Characters of the fields beside a record's text: from where they count as text does, and how many they may be. (A WARC record's
+# whole header has no more bytes.)
+_SOME_BESIDE, _MOST_BESIDE = 1 << 13, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,21 +216,33 @@ def _unblocked(item: Record | Reject, blocked: Callable[[str], str | None]) -> R
 
 
 def _batches(items: Iterator[Record | Reject]) -> Iterator[tuple[list[Record], list[Reject]]]:
-    """Records and rejects in reading order, cut so that a batch is bounded in documents and in text."""
+    """Records and rejects in reading order, cut so that a batch is bounded in documents and in text.
+
+    A record whose title, URL and other fields have over 65,536 characters together is `too_large`: a batch holds 2,000 of each.
+    """
     records: list[Record] = []
     rejects: list[Reject] = []
     characters = 0
     for item in items:
-        if isinstance(item, Record):
-            records.append(item)
-            characters += len(item.text)
-        else:
+        if isinstance(item, Reject):
             rejects.append(item)
+        elif (beside := _beside(item)) > _MOST_BESIDE:
+            detail = f"{beside} characters beside the text, over {_MOST_BESIDE}"
+            rejects.append(Reject(item.locator, RejectReason.TOO_LARGE, detail, 1 + item.merged))
+        else:
+            records.append(item)
+            characters += len(item.text) + (beside if beside > _SOME_BESIDE else 0)
         if len(records) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS or len(rejects) >= _REJECT_ROWS:
             yield records, rejects
             records, rejects, characters = [], [], 0
     if records or rejects:
         yield records, rejects
+
+
+def _beside(record: Record) -> int:
+    """Characters of the fields beside the text."""
+    names = len(record.source_id or "") + len(record.title or "") + len(record.date or "")
+    return names + len(record.url or "") + len(record.license or "")
 
 
 def _rejects_batch(source: str, rejects: Sequence[Reject]) -> pa.RecordBatch:
