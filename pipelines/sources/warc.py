@@ -8,14 +8,15 @@
 | a response with another status than 200                        | `http_status`                                      |
 | another media type                                             | `not_text`                                         |
 | a page whose URL the source's block list names                 | `blocked_url`, before anything else is looked at   |
-| shorter or longer than its header promises                     | `truncated_record`; reading goes on                |
+| shorter or longer than its header promises, a gzip or deflate body without its end | `truncated_record`; reading goes on |
 | no record, no readable HTTP header, an encoding that lies      | `malformed_record`; reading goes on                |
 | over the limit, before or after decoding                       | `too_large`, never held                            |
 | HTML nested too deep for linear time                           | `too_deep`                                         |
 | damage in the container                                        | one `corrupt_container` for the rest               |
 
 Consecutive rejects with one reason are one row with their count; blocked pages only where one entry blocks them. url is the target
-URI, date the record's, source_id the record's id, title the page's.
+URI, date the record's, source_id the record's id, title the page's. A page that the crawl itself cut (`WARC-Truncated`) is what is
+there of it, and so is a brotli body that was cut, which nothing tells.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _FAULTS = {
 }
 # What no text begins with: a control character soon, as in compressed bytes, or the length of a chunk.
 _ENCODED = re.compile(rb"[^\x00-\x08\x0e-\x1a\x1c-\x1f]{0,512}[\x00-\x08\x0e-\x1a\x1c-\x1f]|[0-9a-fA-F]{1,8}[ \t]*\r?\n")
+_BITS = {"gzip": 31, "deflate": 15}  # of zlib's window and frame
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
 _ARC_LINE = re.compile(rb"\S+:\S* \S+ \d{14} \S+(?: \S+)*? (\d{1,18})\r?\n")
 _ARC_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)")
@@ -97,7 +99,10 @@ def _judged(locator: str, frame: Frame, options: SourceOptions, limits: Limits) 
     stated = frame.fields.get("content-type", "")
     media, charset, content = _media(stated), _charset(stated), frame.block
     if media == "application/http":
-        status, media, charset, payload = _http(frame, limits.record_bytes)
+        try:
+            status, media, charset, payload = _http(frame, limits.record_bytes)
+        except _CutOff as error:
+            return Reject(locator, RejectReason.TRUNCATED_RECORD, str(error))
         if payload is None:
             return Reject(locator, RejectReason.MALFORMED_RECORD, "no readable HTTP response")
         if status != 200:
@@ -118,8 +123,15 @@ def _judged(locator: str, frame: Frame, options: SourceOptions, limits: Limits) 
     return _record(locator, frame, text, title)
 
 
+class _CutOff(Exception):
+    """An encoded body ends before its end."""
+
+
 def _http(frame: Frame, limit: int) -> tuple[int | None, str, str | None, bytes | None]:
-    """(status, media type, charset, decoded payload or None) of an HTTP response, bounded to limit + 1 bytes."""
+    """(status, media type, charset, decoded payload or None) of an HTTP response, bounded to limit + 1 bytes.
+
+    _CutOff where FastWARC, which says nothing then, hands out the beginning of an encoded body.
+    """
     # Archives often hold the decoded payload under the header of the encoded one: then it is taken as it stands.
     for auto_decode in ("all", "transfer", "none"):
         try:
@@ -132,10 +144,39 @@ def _http(frame: Frame, limit: int) -> tuple[int | None, str, str | None, bytes 
         except OSError:
             continue
         media = _media(record.http_content_type or "")
+        encoding = (headers.get("Content-Encoding") or "").strip().lower()
+        if encoding in _BITS:
+            if auto_decode == "all" and headers.status_code == 200 and media in _TEXT and len(payload) <= limit:
+                _check_end(frame.block, encoding, limit)
+            elif encoding == "deflate" and auto_decode == "transfer":  # many servers leave out zlib's frame
+                found, ended = _inflated(payload, -15, limit)
+                payload = found if ended else payload
         if auto_decode != "all" and media in _TEXT and _ENCODED.match(payload):
             break
         return headers.status_code, media, _charset(headers.get("Content-Type") or ""), payload
     return None, "", None, None
+
+
+def _check_end(block: bytes, encoding: str, limit: int) -> None:
+    """_CutOff for a body that FastWARC has decoded, and that does not end as it should."""
+    record: Any = _http_record(block)
+    record.parse_http(auto_decode="transfer", quirks_mode=True)
+    body = record.reader.read(len(block))
+    if body and not _inflated(body, _BITS[encoding], limit)[1]:
+        raise _CutOff(f"the {encoding} body is cut off")
+
+
+def _inflated(data: bytes, bits: int, limit: int) -> tuple[bytes, bool]:
+    """(at most limit + 1 bytes of what deflate made `data` of, whether they are all there or more than the limit)."""
+    from isal import isal_zlib
+
+    broken: Any = isal_zlib.error
+    decoder = isal_zlib.decompressobj(bits)
+    try:
+        found = decoder.decompress(data, limit + 1)
+    except broken:
+        return b"", False
+    return found, decoder.eof or len(found) > limit
 
 
 def _http_record(block: bytes) -> Any:

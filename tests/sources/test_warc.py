@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from collections import Counter
 
 import lz4.frame
@@ -160,14 +161,45 @@ def test_wet_is_its_text_as_it_stands(tmp_path):
 @pytest.mark.parametrize("decoded", [False, True], ids=["encoded", "already decoded"])
 def test_encoded_payloads(tmp_path, encoding, decoded):
     """As transferred, and as many crawlers store them: decoded, under the header of the encoded one."""
-    import zlib
-
     brotli = pytest.importorskip("brotli")
     body = PAGE.format("many words " * 30).encode()
     packed = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[encoding](body)
     payload = body if decoded else packed
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
     assert texts(read("warc", archive(tmp_path, record("response", head + payload)))) == ["many words " * 29 + "many words"]
+
+
+def encoded(encoding: str, payload: bytes) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\n\r\n".encode() + payload
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+@pytest.mark.parametrize("left", [0.5, 0.01, -1], ids=["half", "begin", "one byte less"])
+def test_an_encoded_body_that_is_cut_off_is_truncated(tmp_path, encoding, left):
+    """FastWARC hands out what there is of it and says nothing; the record's own length is right."""
+    body = PAGE.format(" ".join(str(number) for number in range(9000))).encode()
+    whole = (zlib.compress if encoding == "deflate" else gzip.compress)(body)
+    cut = whole[: int(len(whole) * left)] if left > 0 else whole[:left]
+    one = record("response", encoded(encoding, cut))
+    found = read("warc", archive(tmp_path, one, record("response", http(PAGE.format("next").encode()))))
+    assert texts(found) == ["next"]
+    assert rejects(found) == {"truncated_record": 1}
+    assert found[0].detail == f"the {encoding} body is cut off"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_empty_body_is_not_cut_off(tmp_path, encoding):
+    pack = zlib.compress if encoding == "deflate" else gzip.compress
+    found = read("warc", archive(tmp_path, *(record("response", encoded(encoding, body)) for body in (b"", pack(b"")))))
+    assert texts(found) == ["", ""]
+
+
+def test_deflate_without_the_frame_of_zlib(tmp_path):
+    """What many servers send, and browsers read, under that name."""
+    packer = zlib.compressobj(wbits=-15)
+    payload = packer.compress(PAGE.format("many words " * 30).encode()) + packer.flush()
+    found = read("warc", archive(tmp_path, record("response", encoded("deflate", payload))))
+    assert texts(found) == ["many words " * 29 + "many words"]
 
 
 def test_chunked_payloads(tmp_path):
