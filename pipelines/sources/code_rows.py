@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import orjson
-import pyarrow.parquet as pq
 
 from pipelines.reading import CorruptInput, OversizedLine, decompressed, lines
 from pipelines.records import Limits, Reject, short
@@ -74,9 +73,9 @@ def _json_row(locator: str, line: bytes | OversizedLine) -> Row | Reject:
 def parquet_rows(raw: BinaryIO, path: str, limits: Limits) -> Iterator[Row | Reject]:
     """The rows of a Parquet file; a damaged row group is one reject for those of its rows that were not read."""
     try:
-        file = pq.ParquetFile(raw, page_checksum_verification=True, pre_buffer=False)
+        file, batches = parquet.opened(raw, _COLUMNS, _BATCH_ROWS)
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    except parquet._DAMAGE as error:
+    except parquet.DAMAGE as error:
         yield Reject(f"{path}#0", RejectReason.CORRUPT_CONTAINER, short(error), unknown_rest=True)
         return
     columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
@@ -84,11 +83,11 @@ def parquet_rows(raw: BinaryIO, path: str, limits: Limits) -> Iterator[Row | Rej
     for group, count in enumerate(rows):
         done = 0
         try:
-            for batch in file.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False):
+            for batch in file.iter_batches(batches[group], [group], columns, use_threads=False):
                 for row in range(batch.num_rows):
                     yield _parquet_row(f"{path}#{first + done}", batch, row, limits)
                     done += 1
-        except parquet._DAMAGE as error:
+        except parquet.DAMAGE as error:
             yield Reject(f"{path}#{first + done}", RejectReason.CORRUPT_CONTAINER, short(error), count - done)
         first += count
 
@@ -98,8 +97,7 @@ def _parquet_row(locator: str, batch: Any, row: int, limits: Limits) -> Row | Re
         found = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
     except UnicodeDecodeError as error:
         return Reject(locator, RejectReason.INVALID_UTF8, f"byte {error.start}")
-    content = found.get("content")
-    if isinstance(content, str | bytes) and len(content) > limits.record_bytes:
+    if parquet.over(found.get("content"), limits):
         return Reject(locator, RejectReason.TOO_LARGE, f"over {limits.record_bytes} bytes")
     return _row(locator, found)
 

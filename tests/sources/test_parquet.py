@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.records import Input, Limits
+from pipelines.sources import SourceOptions, reader
 from pipelines.sources.parquet import spans
 from tests.sources.reading import read, records, recount, rejects, texts
 
@@ -44,6 +46,53 @@ def test_a_column_of_numbers_is_one_reject_of_all_rows(tmp_path):
     pq.write_table(pa.table({"text": [1, 2, 3]}), path)
     assert rejects(read("parquet", path)) == {"text_not_string": 3}
     assert rejects(read("parquet", path, text="body")) == {"missing_text": 3}
+
+
+KINDS = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.string_view(), pa.binary_view()]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "dictionary"])
+def test_every_encoding_of_every_kind_of_text_is_read(tmp_path, kind, encoding):
+    values = ["aa", "b", None, "cc" * 50, "ü"] * 40
+    chosen = {"use_dictionary": ["text"]}
+    if encoding != "dictionary":
+        chosen = {"column_encoding": {"text": encoding}, "use_dictionary": False}
+    path = write(tmp_path, pa.array(values).cast(kind), rows=90, kind=kind, **chosen)
+    assert texts(read("parquet", path)) == [value for value in values if value is not None]
+    assert rejects(read("parquet", path)) == {"missing_text": 40}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "code"])
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (lambda: pa.DictionaryArray.from_arrays(pa.array([0] * 512, pa.int32()), pa.array(["a b " * (1 << 18)])), {}),
+        (lambda: ["a b " * (1 << 18)] * 512, {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}),
+        (lambda: [f"{number} " + "a b " * (1 << 18) for number in range(128)], {"use_dictionary": False, "write_batch_size": 1}),
+    ],
+    ids=["one value for all", "one prefix for all", "many long texts"],
+)
+def test_a_small_file_does_not_become_a_large_batch(tmp_path, kind, values, options):
+    """Half a gigabyte of text in one row group, out of some kB; what Arrow holds when the first row is here."""
+    table = pa.table({"content" if kind == "code" else "text": values()})
+    pq.write_table(table, tmp_path / "x.parquet", compression="zstd", store_schema=False, **options)
+    del table
+    before = pa.total_allocated_bytes()
+    source_input = Input("x.parquet", str(tmp_path / "x.parquet"), 0, "")
+    found = reader(kind)(source_input, SourceOptions(), Limits(1 << 16), None)
+    assert next(found).reason == "too_large"
+    assert pa.total_allocated_bytes() - before < 40 << 20
+    found.close()
+
+
+def test_bytes_of_code_are_counted_as_bytes(tmp_path):
+    """A text of fewer characters than the limit has bytes, but not fewer bytes."""
+    path = tmp_path / "x.parquet"
+    rows = ["\u4e2d" * 300, "\u4e2d" * 400, "x" * 1000, "x" * 1001]
+    pq.write_table(pa.table({"content": rows, "path": ["a.py"] * 4, "license": ["mit"] * 4}), path)
+    found = read("code", path, limit=1000)
+    assert [one.detail for one in found if getattr(one, "reason", "") == "too_large"] == ["over 1000 bytes"] * 2
 
 
 @given(st.data())
