@@ -9,7 +9,7 @@ from pipelines.errors import UserError
 from pipelines.store import Store
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2  # one more whenever a table's columns, or keys of the manifest or of stats.json, become other ones
+SCHEMA_VERSION = 3  # one more whenever a table's columns, or keys of the manifest or of stats.json, become other ones
 
 
 def open_run(folder: str) -> Store:
