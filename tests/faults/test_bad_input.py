@@ -100,6 +100,10 @@ def _http(body, status="200 OK", media="text/html"):
 PAGE = _http(b"<html><body><p>A page with a sentence of some length, so that it counts as content.</p></body></html>")
 
 
+def _encoded(body):
+    return _http(body).replace(b"Content-Type", b"Content-Encoding: gzip\r\nContent-Type", 1)
+
+
 def _wiki(*pages, head=""):
     site = "<siteinfo><base>http://w/wiki/Main</base></siteinfo>"
     return f'<?xml version="1.0"?>{head}\n<mediawiki>{site}{"".join(pages)}</mediawiki>'.encode()
@@ -154,6 +158,8 @@ CASES = {
     "gzip bomb": _bomb,
     "200 MB line": _long_line,
     "invalid UTF-8": lambda: b'{"text": "\xff\xfe"}\n' + _lines("good"),
+    "300,000 combining marks": lambda: _lines("a" + "\u0300\u0327" * 150_000),
+    "a title of 100,000 letters": lambda: json.dumps({"text": "a", "title": "t" * 100_000}).encode() + b"\n" + _lines("good"),
     "NUL in a text": lambda: _lines("a\0b"),
     "lone surrogate": lambda: b'{"text": "\\ud800"}\n',
     "byte order mark": lambda: b"\xef\xbb\xbf" + _lines("good"),
@@ -180,6 +186,10 @@ CASES = {
     "a response with status 404": lambda: _warc(_http(b"<p>gone</p>", "404 Not Found")),
     "a picture": lambda: _warc(_http(b"\x89PNG", media="image/png")),
     "HTML nested 5,000 deep": lambda: _warc(_http(b"<div>" * 5000 + b"text" + b"</div>" * 5000)),
+    "ends that close nothing": lambda: _warc(_http(b"<div></b>" * 5000 + b"text")),
+    "a gzip body cut off": lambda: _warc(_encoded(gzip.compress(PAGE)[:60])) + _warc(PAGE),
+    "a number of 5,000 digits": lambda: _wiki(_page("One", text=f"A river &amp;#{'9' * 5000}; here.")),
+    "a tag without an end": lambda: _wiki(_page("One"), f'<page x="{"a" * 2_000_000}'),
     "dump cut off": lambda: _cut(_wiki(_page("One"), _page("Two", text="River " * 60)), 0.8),
     "XML entity bomb": lambda: _wiki(_page("One", text="&b8;"), head=_ENTITIES),
     "a dump of export version 0.3": lambda: _wiki(_page("One"), _page("Talk:One")).replace(b"<ns>0</ns>", b""),
