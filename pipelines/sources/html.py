@@ -12,7 +12,8 @@ not asked where the tags show it to be flat, every end being that of the element
 
 The parser itself is linear but for two things that only pages made for it have in numbers. It opens `<b>`, `<font>` and their like
 again in every block until they are closed, so that 50 kB could become gigabytes of elements, and some tags look through all that is
-open. What these would cost is estimated before by counting tags, and refused beyond a bound that is far above any real page's.
+open. What these would cost is estimated before by counting tags, if there are over `MAX_DEPTH`, and refused beyond a bound that is
+far above any real page's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ _FLAT = frozenset(
     " colgroup".split()
 )
 _FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
-_SIMPLE = 1500  # start tags that cannot cost much
 _MAX_OPEN = 1 << 30  # open elements, summed over all tags: what they may look through; real pages stay below ten million
 _MAX_AGAIN = 1 << 20  # the same for elements that are opened again; real pages stay below a hundred thousand
 _LISTS = re.compile(r"<[uo]l(?![^\s/>])", re.IGNORECASE)
@@ -80,7 +80,7 @@ def parsed(html: str) -> Any:
     from resiliparse.parse.html import HTMLTree
 
     tags = html.count("<")
-    deep = tags - html.count("</") > _SIMPLE and _surely_open(html) > MAX_DEPTH
+    deep = tags - html.count("</") > MAX_DEPTH and _surely_open(html) > MAX_DEPTH
     tree = HTMLTree.parse(html)
     most = _INDENTS * len(html) + _FREE
     indented = 2 * tags * tags > most and 2 * len(_LISTS.findall(html)) * tags > most
