@@ -114,8 +114,8 @@ def test_a_folder_of_its_name_does_not_hide_a_shipped_recipe(tmp_path, monkeypat
 
 
 def test_a_name_that_is_no_recipe_is_told_the_nearest_shipped_one():
-    with pytest.raises(UserError, match=r"^smaple: no such recipe \(No such file or directory\); did you mean 'sample'\?$"):
-        load("smaple")
+    with pytest.raises(UserError, match=r"^sampl: no such recipe \(No such file or directory\); did you mean 'sample'\?$"):
+        load("sampl")
     with pytest.raises(UserError, match=r"; give a YAML file, or one that is shipped: glam, llama, sample$"):
         load("nothing.yaml")
 
