@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import against, bpe, cli, engine, match
+from pipelines import against, bpe, engine, match
 from pipelines.build import build
 from pipelines.errors import UserError
 from pipelines.explain import explain, to_text
@@ -28,7 +28,7 @@ from pipelines.schema import doc_id
 from pipelines.store import Store
 from pipelines.verify import load_plan, verify
 from tests import corpus
-from tests.runs import ONE_WORKER, TWO_THREADS, differing, hashes
+from tests.runs import ONE_WORKER, TWO_THREADS, command, differing, hashes
 
 LEAST = 0.7
 SHORT = 200  # bytes; what the first run drops as too short
@@ -422,13 +422,11 @@ def test_the_report_counts_the_copies_by_run(second):
     assert "7 of what the run first keeps" in (second[0] / "report.html").read_text()
 
 
-def test_plan_tells_the_runs(folder, first, capsys):
+def test_plan_tells_the_runs(folder, first):
     (folder / "second.yaml").write_text(_recipe(folder, "second"))
-    cli.plan(str(folder / "second.yaml"), overrides=[AGAINST_FIRST])
-    said = capsys.readouterr().out
-    assert f"first: 30 documents kept by filtered, {first}" in said
-    cli.plan(str(folder / "second.yaml"), overrides=[AGAINST_FIRST], as_json=True)
-    (told,) = json.loads(capsys.readouterr().out)["against"]
+    arguments = ["plan", str(folder / "second.yaml"), "--set", AGAINST_FIRST]
+    assert f"first: 30 documents kept by filtered, {first}" in command(arguments).stdout
+    (told,) = json.loads(command([*arguments, "--json"]).stdout)["against"]
     assert (told["name"], told["variant"], told["documents"], told["url"]) == ("first", "filtered", 30, str(first))
 
 

@@ -47,6 +47,7 @@ def _kept(run: Path, variant: str) -> dict[tuple[str, str], Counter]:
             if decision["verdict"] == "keep":
                 dropped = set(cluster["dropped_paragraphs"] or ())
                 text = "\n".join(line for place, line in enumerate(document["text"].split("\n")) if place not in dropped)
+                text = text.strip("\n") if dropped else text  # blank lines that then stand at its ends go too
                 kept.setdefault((decision["split"], at.parts[0]), Counter())[text, signal["token_ids"]] += 1
     return kept
 

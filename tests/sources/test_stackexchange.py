@@ -193,7 +193,7 @@ def test_answers_are_sorted_by_score_then_id_wherever_they_stand(tmp_path):
         (['<row Id="2" Id="2" />'], "malformed_record", "XML: duplicate attribute"),
         ([answer(2, 1, body="")], "missing_text", "an answer without text"),
         ([answer(2, 1, body="<p><img src='a.png'></p>")], "missing_text", "an answer without text"),
-        ([answer(2, 1, body="<div>" * 3001)], "too_deep", "nested over 3000 levels"),
+        ([answer(2, 1, body="<div>" * 3001 + "x")], "too_deep", "nested over 3000 levels"),
         ([answer(2, 1, body="<ul>" * 1500 + "<li>x" * 5000)], "too_deep", "lists indent it to over 8 times its length"),
     ],
 )
@@ -204,7 +204,7 @@ def test_rows_that_become_no_text(rows, reason, detail, tmp_path):
 
 
 def test_a_question_that_is_too_deep_leaves_its_answers_without_one(tmp_path):
-    records, rejects = read_dump(tmp_path, question(1, "<div>" * 3001), answer(2, 1), answer(3, 1), question(4))
+    records, rejects = read_dump(tmp_path, question(1, "<div>" * 3001 + "x"), answer(2, 1), answer(3, 1), question(4))
     assert [record.source_id for record in records] == ["4"]
     assert [(reject.locator, reject.reason.value) for reject in rejects] == [
         ("Posts.xml#0", "too_deep"),
