@@ -87,8 +87,10 @@ def parsed(html: str) -> Any:
     if deep or indented:
         levels, lists = _levels(tree)
         if levels > MAX_DEPTH:
+            del tree  # or the traceback holds it, and no thread but this one may let it go
             raise TooDeep(f"nested over {MAX_DEPTH} levels")
         if 2 * lists * tags > most:
+            del tree
             raise TooDeep(f"lists indent it to over {_INDENTS} times its length")
     return tree
 

@@ -143,3 +143,12 @@ def test_the_bound_on_the_length_holds(parts):
     except TooDeep:
         return
     assert len(found) <= 9 * len(source) + (1 << 20)
+
+
+@pytest.mark.parametrize("html", ["<div>" * (MAX_DEPTH + 1) + "x", "<ul>" * 1500 + "<li>x" * 5000])
+def test_what_is_refused_leaves_no_tree_behind(html):
+    """A tree may be let go by its own thread alone, an exception that is kept by any: no frame of it holds one."""
+    with pytest.raises(TooDeep) as error:
+        fragment_text(html)
+    frames = [place.frame.f_locals for place in error.traceback]
+    assert not [name for local in frames for name, value in local.items() if type(value).__name__.startswith("HTMLTree")]
