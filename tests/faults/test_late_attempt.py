@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipelines import against
+from pipelines import against, extract, models, tokenize
 from pipelines.annotate import annotate_part
 from pipelines.cluster_parts import write_clusters
 from pipelines.fit import SampleSettings, Shares, sample_part
@@ -26,7 +27,7 @@ from pipelines.report.statistics import StatisticsWorker, statistics_path
 from pipelines.select_parts import Decide, Losers
 from pipelines.select_settings import Settings, solution_path
 from pipelines.select_solve import SolveDraws
-from pipelines.store import Store
+from pipelines.store import SIDECAR, Store
 from pipelines.verify import load_plan
 from tests import corpus
 from tests.runs import hashes
@@ -116,3 +117,40 @@ def test_what_is_not_finished_is_done_again(late):
         Decide(Losers(store, parts, Settings.of(recipe, tuple(recipe.variants), {})), keys)((parts[0].index, []), {0: {}})
     assert store.sidecar(missing) is None
     assert store.is_finished(standing, keys["filtered"])
+
+
+# -- tasks and shards ---------------------------------------------------------------------------------------------------------
+
+
+def _shard(store, recipe):
+    """A shard with the keys that its files have, and the vocabulary."""
+    shard = tokenize.list_shards(recipe, list_parts(store, load_plan(store)))[0]
+    keys = tuple((variant, store.sidecar(shard.paths(variant)[0])["key"]) for variant in recipe.variants)
+    tokenizer = models.load_tokenizer(store)
+    return replace(shard, keys=keys), tokenize.Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)
+
+
+def test_tasks_and_shards_that_are_finished_stay_finished(run, inputs):
+    store, recipe = Ended(str(run)), parse(corpus.recipe(inputs), "tiny")
+    before = hashes(run)
+    for task in load_plan(store).tasks:
+        extract.extract_task(store, task, extract.Settings.of(recipe, task.source))
+    tokenize.write_shard(store, *_shard(store, recipe))
+    assert hashes(run) == before
+
+
+def test_what_is_not_finished_is_done_again_and_nothing_else(run, inputs):
+    """One variant's file of two, and one task's rejects: what is tried and cannot be published is begun, and only that."""
+    store, recipe = Ended(str(run)), parse(corpus.recipe(inputs), "tiny")
+    shard, vocabulary = _shard(store, recipe)
+    before = hashes(run)
+    (run / (shard.paths("filtered")[0] + SIDECAR)).unlink()
+    with pytest.raises(ConnectionError):
+        tokenize.write_shard(store, shard, vocabulary)
+    gone = before.keys() - hashes(run).keys()
+    assert gone == {path + SIDECAR for path in shard.paths("filtered")[:2]}
+    task = load_plan(store).tasks[0]
+    (run / f"rejects/{task.source}/{task.name}.parquet{SIDECAR}").unlink()
+    with pytest.raises(ConnectionError):
+        extract.extract_task(store, task, extract.Settings.of(recipe, task.source))
+    assert not (run / f"documents/{task.source}/{task.name}.json{SIDECAR}").exists()

@@ -54,7 +54,7 @@ def _finished_elsewhere(made: Comparison) -> dict[str, list[Path]]:
 
 def _take(made: Comparison, job: jobs.Job, there: dict[str, list[Path]]) -> bool:
     folder, told = runner.folder_of(made, job), runner.describe(made, job)
-    able = [one for one in there.get(told[runner.CONTENT], []) if not told["keep"] or (one / TRAINING / CHECKPOINTS).exists()]
+    able = [one for one in there.get(told[runner.CONTENT], []) if _is_good(one, told["keep"])]
     if folder.exists() or not able:
         return False
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -64,3 +64,9 @@ def _take(made: Comparison, job: jobs.Job, there: dict[str, list[Path]]) -> bool
     publish_json(temporary / JOB, told)  # its inode is another one then: the other comparison's stays as it is
     temporary.rename(folder)
     return True
+
+
+def _is_good(folder: Path, keep: bool) -> bool:
+    """Whether a run did not fail, and has its weights where they are to be kept: one comparison may leave out what another needs."""
+    failed = "failed" in json.loads((folder / SCORES).read_bytes())
+    return not failed and (not keep or (folder / TRAINING / CHECKPOINTS).exists())

@@ -247,6 +247,14 @@ def test_runs_of_other_settings_are_not_taken_over(run, sets):
         assert earlier.take_over(made) == []
 
 
+def test_runs_that_failed_are_not_taken_over(run, sets):
+    made = prepare(str(run), comparisons.settings(sets, seeds=1, tokens=2048))
+    for job in comparisons.train_all(made):
+        path = runner.folder_of(made, job) / "scores.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "failed": "it did"}))
+    assert earlier.take_over(prepare(str(run), comparisons.settings(sets, seeds=2, tokens=2048))) == []
+
+
 def test_a_pilot_at_a_rate_that_is_too_high_loses(run, sets):
     asked = comparisons.settings(sets, seeds=1, tokens=2048, rates=[0.01, 1e12])
     told = compared(run, asked)["result"]["rate"]
