@@ -67,6 +67,6 @@ def _take(made: Comparison, job: jobs.Job, there: dict[str, list[Path]]) -> bool
 
 
 def _is_good(folder: Path, keep: bool) -> bool:
-    """Whether a run did not fail, and has its weights where they are to be kept. What failed as a control may be needed elsewhere."""
+    """Whether a run did not fail, as a control may, and has its weights where they are to be kept."""
     failed = "failed" in json.loads((folder / SCORES).read_bytes())
     return not failed and (not keep or (folder / TRAINING / CHECKPOINTS).exists())
