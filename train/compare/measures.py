@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipelines.errors import UserError
 from train import tasks as likelihood
 from train.compare import bias as biases
 from train.evaluate import Document, Encoder
-from train.files import digest
+from train.files import digest, read_json_lines
 from train.model import Decoder
 
 _NO_IDS = np.zeros(0, np.int64)
@@ -80,12 +80,13 @@ def check(named: Any, asked_bias: Any, context: int) -> None:
             raise UserError(f"compare.bias.prompts: {asked_bias.prompts} has no prompt in it; give RealToxicityPrompts' file")
 
 
-def check_openings(asked_bias: Any, documents: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError where continuations are to begin with evaluation documents, and none has words enough."""
-    if asked_bias is not None and asked_bias.words is not None and asked_bias.prompts is None:
-        read = (Document(one["domain"], one["doc"], one["cluster"], one["text"], _NO_IDS) for one in documents)
-        if not biases.openings(read):
-            raise UserError("compare.bias.words: no evaluation document has words enough to begin a continuation; give prompts")
+def check_openings(asked_bias: Any, documents: Path) -> None:
+    """Raises UserError where continuations are to begin with evaluation documents, and none that does not leak has words enough."""
+    if asked_bias is None or asked_bias.words is None or asked_bias.prompts is not None:
+        return
+    clean = (one for one in read_json_lines(documents) if one["leaked"] is None)
+    if not biases.openings(Document(one["domain"], one["doc"], one["cluster"], one["text"], _NO_IDS) for one in clean):
+        raise UserError("compare.bias.words: no evaluation document has words enough to begin a continuation; give prompts")
 
 
 def files(named: Any, asked_bias: Any) -> dict[str, str]:

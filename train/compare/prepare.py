@@ -30,7 +30,7 @@ from train.compare.documents import Run
 from train.compare.draw_pools import write_pools
 from train.config import ModelConfig
 from train.evaluate import Encoder
-from train.files import publish_json, read_json_lines
+from train.files import publish_json
 from train.run_config import Settings, filled
 
 SETTINGS = "settings.json"
@@ -109,8 +109,7 @@ def prepare(folder: str, settings: Compare | None = None, base: str = ".") -> Co
     with lock.hold(str(root / ".lock"), str(root)):
         publish_json(root / SETTINGS, identity)
         told, limits = _write_sets(arms, specs, root / "sets")
-        clean = (row for row in read_json_lines(root / "sets" / "documents.jsonl") if row["leaked"] is None)
-        measures.check_openings(asked.bias, list(clean))
+        measures.check_openings(asked.bias, root / "sets" / "documents.jsonl")
         written, more = write_pools(arms, jobs.draws(contrasts), context, glam, root / "pools")
     per_step = filled(training.batch) * context
     tokens = asked.tokens // per_step * per_step

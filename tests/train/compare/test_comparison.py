@@ -553,6 +553,13 @@ def test_a_pool_that_is_too_small(run, sets):
         prepare(str(run), comparisons.settings(sets, tokens=1 << 20))
 
 
+def test_documents_too_short_to_begin_a_continuation(run, tmp_path):
+    (tmp_path / "short.jsonl").write_text("".join(json.dumps({"text": f"Only {n} such words here."}) + "\n" for n in range(5)))
+    sets = {"short": {"group": "unseen", "files": [str(tmp_path / "short.jsonl")]}}
+    with pytest.raises(UserError, match=r"compare\.bias\.words: no evaluation document has words enough to begin a continuation"):
+        prepare(str(run), comparisons.settings(sets, bias={"words": f"{TASKS}/words"}))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
